@@ -1,0 +1,3 @@
+//! A private PostgreSQL cluster for development: found, made, started and stopped.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Addresses, listener groups, inheriting and passing listeners.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! PostgreSQL for one loop: connect, pipeline, statement cache, deadlines, reconnect.
+
+#![forbid(unsafe_code)]

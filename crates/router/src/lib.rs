@@ -1,0 +1,3 @@
+//! Method and path to route; built once, then read-only.
+
+#![forbid(unsafe_code)]

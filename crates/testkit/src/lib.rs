@@ -1,0 +1,3 @@
+//! What the tests share: running servers, PostgreSQL, Nginx, and load clients that count failures.
+
+#![forbid(unsafe_code)]

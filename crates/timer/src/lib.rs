@@ -1,0 +1,3 @@
+//! Deadlines of one loop; is handed the time.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The arbiter: binds, forks workers, supervises them.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The program `master`.
+#![forbid(unsafe_code)]
+
+fn main() {}

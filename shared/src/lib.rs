@@ -1,0 +1,3 @@
+//! What the master and the workers must agree on.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The program `worker`: the bundled application.
+#![forbid(unsafe_code)]
+
+fn main() {}
