@@ -1,0 +1,367 @@
+//! The table. A further setting is one row: field of [`Settings`], flag, file key, variable, help and manual at once.
+//!
+//! A row is: description, name and type, default as one would write it, the parser, then what differs from
+//! a plain setting. The description becomes the field's doc comment, `--help` and the reference page.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, OnReload, Section, Setting, Variable, parse};
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident: $type:ty = $default:literal, $parse:expr, { $($key:ident: $value:expr),* $(,)? }
+    )*) => {
+        /// What the settings say, resolved. The master sends it to each worker as JSON.
+        ///
+        /// Unknown keys are ignored and missing ones take their default, so master and worker need not be of one build.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct Settings {
+            $( $(#[doc = $doc])+ pub $name: $type, )*
+        }
+
+        impl Settings {
+            /// Nothing set, not even the defaults: lists are empty, so that values can be added to them.
+            pub(super) fn blank() -> Settings {
+                Settings { $( $name: Default::default(), )* }
+            }
+        }
+
+        /// All settings, in reading order.
+        pub static SETTINGS: &[Setting] = &[ $( Setting {
+            name: stringify!($name),
+            default: $default,
+            doc: &[$($doc),+],
+            set: |settings, text| $parse(&mut settings.$name, text),
+            $( $key: $value, )*
+            ..Setting::PLAIN
+        }, )* ];
+    };
+}
+
+settings! {
+    // ---- Application and configuration ------------------------------------------------------------------------------
+
+    /// Settings file in TOML; keys are the names on this page.
+    ///
+    /// Without it `./monoceros.toml` is read if it exists. Read again at each reload.
+    config: Option<PathBuf> = "", parse::path, {
+        meta: "FILE", short: Some('c'), on_reload: OnReload::Restart,
+    }
+
+    /// What runs in a worker: nothing for the bundled application, or a path to a program built on the worker library.
+    ///
+    /// On the command line it stands by itself, after the options, as gunicorn's application does. `module:callable`
+    /// names a Python application. Any other program: see `command`.
+    app: Option<String> = "", parse::text, {
+        meta: "APP", flag: "-",
+    }
+
+    /// A program and its arguments to run in each worker: anything that accepts a listener on descriptor 3.
+    ///
+    /// On the command line it stands after `--`.
+    command: Vec<String> = "", parse::entry, {
+        kind: Kind::List, meta: "COMMAND", flag: "-",
+    }
+
+    /// Reads and checks everything, prints nothing when it is right, and exits with 0 or 78.
+    ///
+    check_config: bool = "false", parse::switch, {
+        kind: Kind::Switch, on_reload: OnReload::Restart,
+    }
+
+    /// Prints every setting with its source, as a settings file, and exits.
+    ///
+    print_config: bool = "false", parse::switch, {
+        kind: Kind::Switch, on_reload: OnReload::Restart,
+    }
+
+    // ---- Sockets ----------------------------------------------------------------------------------------------------
+
+    /// Address to listen on; may be given several times.
+    ///
+    /// `HOST:PORT`, `[V6]:PORT`, `:PORT`, `HOST` (port 8000), `unix:PATH`, `unix:@NAME` (abstract) or `fd://N`.
+    /// `$PORT` alone means `0.0.0.0:$PORT`.
+    bind: Vec<String> = "127.0.0.1:8000", parse::addresses, {
+        kind: Kind::List, section: Section::Sockets, meta: "ADDRESS", short: Some('b'),
+        env: &[Variable { name: "PORT", prefix: "0.0.0.0:" }], on_reload: OnReload::AtOnce,
+    }
+
+    /// Connections that may wait to be accepted, per listener.
+    ///
+    /// The kernel caps it at `net.core.somaxconn`; a warning says so.
+    backlog: usize = "2048", parse::positive, {
+        kind: Kind::Number, section: Section::Sockets, meta: "NUMBER", on_reload: OnReload::Restart,
+    }
+
+    /// One listener per worker on each TCP address (SO_REUSEPORT), shared out by the kernel.
+    ///
+    /// The master owns them all, and every worker takes from every one, so none is lost with a worker.
+    /// `--no-reuse-port` makes it one listener for all.
+    reuse_port: bool = "true", parse::switch, {
+        kind: Kind::Switch, section: Section::Sockets, on_reload: OnReload::Restart,
+    }
+
+    // ---- Workers ----------------------------------------------------------------------------------------------------
+
+    /// Number of worker processes.
+    ///
+    /// Each runs one event loop on one thread: start with one or two per CPU core.
+    workers: usize = "1", parse::positive, {
+        kind: Kind::Number, section: Section::Workers, meta: "NUMBER", short: Some('w'),
+        env: &[Variable { name: "WEB_CONCURRENCY", prefix: "" }], on_reload: OnReload::AtOnce,
+    }
+
+    /// Connections a worker holds at once; with more, they wait in the backlog or go to another worker.
+    ///
+    worker_connections: usize = "1000", parse::positive, {
+        kind: Kind::Number, section: Section::Workers, meta: "NUMBER",
+    }
+
+    /// A worker without a sign of life for this long is killed and replaced; 0 never does.
+    ///
+    /// The log names the request it had in hand. Workers give signs of life from their event loop, by shared memory.
+    timeout: Duration = "30", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Workers, meta: "SECONDS", short: Some('t'), on_reload: OnReload::AtOnce,
+    }
+
+    /// Time a worker has from its start until it is ready to serve; 0 is without limit.
+    ///
+    boot_timeout: Duration = "60", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Workers, meta: "SECONDS", on_reload: OnReload::AtOnce,
+    }
+
+    /// Time a draining worker has to finish its requests.
+    ///
+    /// Counted from the moment the drain is asked for; then it is killed, at a reload as at a stop.
+    graceful_timeout: Duration = "30", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Workers, meta: "SECONDS", on_reload: OnReload::AtOnce,
+    }
+
+    /// Time between a TERM and the stop, in which every response says `Connection: close` and all goes on.
+    ///
+    /// For load balancers that take a while to notice.
+    shutdown_delay: Duration = "0", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Workers, meta: "SECONDS", on_reload: OnReload::AtOnce,
+    }
+
+    /// Time at the very last stop in which new connections are turned away while begun ones still arrive; 0 is off.
+    ///
+    settle_time: Duration = "0.15", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Workers, meta: "SECONDS", on_reload: OnReload::AtOnce,
+    }
+
+    // ---- HTTP -------------------------------------------------------------------------------------------------------
+
+    /// Time an idle connection is kept for another request.
+    ///
+    /// Behind a proxy that keeps connections, it must be longer than the proxy's own: 75 beside Nginx's 60.
+    keepalive: Duration = "2", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Http, meta: "SECONDS", flag: "keep-alive", aliases: &["keepalive"],
+    }
+
+    /// Time a request may take from its head to the end of its answer's head; 0 is without limit.
+    ///
+    /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that.
+    request_timeout: Option<Duration> = "", parse::maybe_seconds, {
+        kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
+    }
+
+    /// Time a client has to send a whole request head, from its first byte (or from connecting); 0 is without limit.
+    ///
+    header_timeout: Duration = "10", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
+    }
+
+    /// Time that may pass between two pieces of a request body; 0 is without limit.
+    ///
+    body_timeout: Duration = "15", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
+    }
+
+    /// Time that may pass while a client takes nothing of its response; 0 is without limit.
+    ///
+    write_timeout: Duration = "15", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
+    }
+
+    /// Largest request line in bytes, from 0 to 8190; 0 means 8190.
+    ///
+    limit_request_line: usize = "4094", request_line, {
+        kind: Kind::Number, section: Section::Http, meta: "BYTES",
+    }
+
+    /// Most header fields of a request, from 0 to 32768; 0 means 32768.
+    ///
+    limit_request_fields: usize = "100", request_fields, {
+        kind: Kind::Number, section: Section::Http, meta: "NUMBER",
+    }
+
+    /// Largest header field in bytes, name and line end included; 0 means 8190.
+    ///
+    limit_request_field_size: usize = "8190", request_field_size, {
+        kind: Kind::Number, section: Section::Http, meta: "BYTES",
+        flag: "limit-request-field_size", aliases: &["limit-request-field-size"],
+    }
+
+    /// Largest request body in bytes, answered with 413 beyond; 0 is without limit.
+    ///
+    limit_request_body: u64 = "1m", parse::bytes, {
+        kind: Kind::Bytes, section: Section::Http, meta: "BYTES",
+    }
+
+    // ---- Database ---------------------------------------------------------------------------------------------------
+
+    /// PostgreSQL for the application: a URL, or `embedded` for a private one made and run by the master.
+    ///
+    /// Unset, database routes answer 503.
+    database: Option<String> = "", parse::text, {
+        section: Section::Database, meta: "URL", secret: true, env: &[Variable { name: "DATABASE_URL", prefix: "" }],
+    }
+
+    /// Connections each worker holds; requests share them, pipelined.
+    ///
+    database_connections: usize = "1", connections, {
+        kind: Kind::Number, section: Section::Database, meta: "NUMBER",
+    }
+
+    /// Time to reach and enter a database host.
+    ///
+    database_connect_timeout: Duration = "5", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Database, meta: "SECONDS",
+    }
+
+    /// Time a query may take; 0 is without limit.
+    ///
+    database_query_timeout: Duration = "10", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Database, meta: "SECONDS",
+    }
+
+    /// Folder of the embedded database's files; unset, one in the user's state directory.
+    ///
+    database_directory: Option<PathBuf> = "", parse::path, {
+        section: Section::Database, meta: "DIR", on_reload: OnReload::Restart,
+    }
+
+    // ---- Logging ----------------------------------------------------------------------------------------------------
+
+    /// Access log: a file, or `-` for standard output; unset, there is none.
+    ///
+    accesslog: Option<String> = "", parse::text, {
+        section: Section::Logging, meta: "FILE", flag: "access-logfile",
+    }
+
+    /// Error log: a file, or `-` for standard error.
+    ///
+    /// USR1 opens it again, for log rotation.
+    errorlog: Option<String> = "-", parse::text, {
+        section: Section::Logging, meta: "FILE", flag: "error-logfile", aliases: &["log-file"],
+        on_reload: OnReload::AtOnce,
+    }
+
+    /// Least severity that is logged: `debug`, `info`, `warning`, `error` or `critical`.
+    ///
+    loglevel: LogLevel = "info", log_level, {
+        section: Section::Logging, meta: "LEVEL", flag: "log-level", on_reload: OnReload::AtOnce,
+    }
+
+    // ---- Process ----------------------------------------------------------------------------------------------------
+
+    /// File that holds the master's process id while it runs; a lock on it keeps a second master out.
+    ///
+    pidfile: Option<PathBuf> = "", parse::path, {
+        section: Section::Process, meta: "FILE", flag: "pid", short: Some('p'), on_reload: OnReload::Restart,
+    }
+
+    /// Directory to change to before anything else is done.
+    ///
+    chdir: Option<PathBuf> = "", parse::path, {
+        section: Section::Process, meta: "DIR", on_reload: OnReload::Restart,
+    }
+
+    /// Name in the process titles: `monoceros: master [NAME]`.
+    ///
+    proc_name: Option<String> = "", parse::text, {
+        section: Section::Process, meta: "NAME", flag: "name", short: Some('n'), on_reload: OnReload::AtOnce,
+    }
+}
+
+/// Severity of an error log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// The rest.
+    Debug,
+    /// Life cycle.
+    #[default]
+    Info,
+    /// The program acted by itself.
+    Warning,
+    /// Someone must act.
+    Error,
+    /// A worker was lost, or the server is.
+    Critical,
+}
+
+impl Settings {
+    /// The limit that `duration` stands for: 0 means none.
+    #[must_use]
+    pub fn limit(duration: Duration) -> Option<Duration> {
+        (!duration.is_zero()).then_some(duration)
+    }
+
+    /// Time a request may take: `request_timeout`, or else `timeout`.
+    #[must_use]
+    pub fn request_limit(&self) -> Option<Duration> {
+        Settings::limit(self.request_timeout.unwrap_or(self.timeout))
+    }
+}
+
+fn log_level(slot: &mut LogLevel, text: &str) -> Result<(), String> {
+    *slot = match text.to_ascii_lowercase().as_str() {
+        "debug" => LogLevel::Debug,
+        "info" => LogLevel::Info,
+        "warning" | "warn" => LogLevel::Warning,
+        "error" => LogLevel::Error,
+        "critical" => LogLevel::Critical,
+        _ => return Err("debug, info, warning, error or critical".into()),
+    };
+    Ok(())
+}
+
+/// gunicorn: negative or above 8190 is 8190. Unlimited lines are not offered.
+fn request_line(slot: &mut usize, text: &str) -> Result<(), String> {
+    bounded(slot, text, 8190)
+}
+
+fn request_fields(slot: &mut usize, text: &str) -> Result<(), String> {
+    bounded(slot, text, 32_768)
+}
+
+fn request_field_size(slot: &mut usize, text: &str) -> Result<(), String> {
+    let mut value = 0;
+    parse::count(&mut value, text)?;
+    if FIELD_BYTES_MAX < value {
+        return Err(format!("a whole number from 0 to {FIELD_BYTES_MAX}"));
+    }
+    *slot = if value == 0 { 8190 } else { value };
+    Ok(())
+}
+
+/// Largest header field that can be allowed: a head is held in memory as a whole.
+const FIELD_BYTES_MAX: usize = 1 << 20;
+
+/// A number up to `most`, for which 0 stands too.
+fn bounded(slot: &mut usize, text: &str, most: usize) -> Result<(), String> {
+    let value = parse::number(text, 0, most as u64)?;
+    *slot = usize::try_from(value).ok().filter(|&value| value != 0).unwrap_or(most);
+    Ok(())
+}
+
+fn connections(slot: &mut usize, text: &str) -> Result<(), String> {
+    parse::number(text, 1, 64).map(|value| *slot = usize::try_from(value).unwrap_or(1))
+}
