@@ -1,0 +1,241 @@
+//! Socket calls and options that the standard library lacks.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::Pid;
+
+/// Connections that a client gave up before we took them, skipped in one [`accept`] before it says "none".
+const ABORTED_MAX: usize = 64;
+
+/// Takes one connection: non-blocking, close-on-exec. `Ok(None)`: none is waiting.
+///
+/// The address is `None` for unix sockets, whose clients have no name.
+///
+/// # Errors
+///
+/// `EMFILE`, `ENFILE`, `ENOMEM`: no room; the connection waits in the queue. `EINVAL`: not listening.
+pub fn accept(listener: &impl AsFd) -> io::Result<Option<(OwnedFd, Option<SocketAddr>)>> {
+    let fd = listener.as_fd().as_raw_fd();
+    for _ in 0..ABORTED_MAX {
+        let mut address = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+        let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: `address` has room for `length` bytes; both outlive the call.
+        let accepted = crate::retry(|| unsafe {
+            libc::accept4(fd, address.as_mut_ptr().cast(), &raw mut length, flags)
+        });
+        match accepted {
+            Ok(number) => {
+                // SAFETY: the kernel has just made this descriptor and nobody else knows its number.
+                let connection = unsafe { OwnedFd::from_raw_fd(number) };
+                // SAFETY: zeroed before the call: any bytes are a valid `sockaddr_storage`.
+                let address = unsafe { address.assume_init() };
+                return Ok(Some((connection, to_socket_address(&address))));
+            }
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN) => return Ok(None),
+                // The client is gone, or its network broke: Linux hands such errors to accept. Take the next one.
+                Some(
+                    libc::ECONNABORTED
+                    | libc::EPROTO
+                    | libc::ENETDOWN
+                    | libc::ENETUNREACH
+                    | libc::EHOSTDOWN
+                    | libc::EHOSTUNREACH
+                    | libc::ENONET
+                    | libc::ENOPROTOOPT
+                    | libc::ETIMEDOUT
+                    | libc::EPERM,
+                ) => (),
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(None)
+}
+
+fn to_socket_address(address: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    let start: *const libc::sockaddr_storage = address;
+    match libc::c_int::from(address.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: storage is large enough and aligned for every address, and its family says which one it is.
+            let v4 = unsafe { &*start.cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(v4.sin_port))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let v6 = unsafe { &*start.cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            let port = u16::from_be(v6.sin6_port);
+            Some(SocketAddr::V6(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id)))
+        }
+        _ => None,
+    }
+}
+
+/// Makes a listening TCP socket refuse new handshakes silently while those in flight complete.
+///
+/// For the last stop only, when nobody else holds the socket: the filter belongs to the socket, not to the descriptor.
+/// A client whose SYN is dropped tries again after a second, and then meets the next server or a clear refusal.
+/// No privilege is needed. The filter sees packets from the TCP header on, in IPv4 and IPv6 alike.
+///
+/// # Errors
+///
+/// `ENOMEM`, or a container that forbids socket filters.
+pub fn drop_syns(listener: &impl AsFd) -> io::Result<()> {
+    let code = |code: u32, jump_true, jump_false, k| libc::sock_filter {
+        code: code as u16,
+        jt: jump_true,
+        jf: jump_false,
+        k,
+    };
+    // Byte 13 holds the flags; SYN is 0x02, ACK 0x10: a SYN alone opens a connection.
+    let mut program = [
+        code(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
+        code(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, 0x12),
+        code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0x02),
+        code(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        code(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, which outlives the call, and checks it before it is ever run.
+    crate::check(unsafe {
+        libc::setsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
+/// Who is at the other end of a connected unix socket, as it was when it connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// Process id; 0 outside our namespace.
+    pub pid: Pid,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+}
+
+/// Reads who connected this unix socket (`SO_PEERCRED`).
+///
+/// # Errors
+///
+/// Not a connected unix socket.
+pub fn peer_credentials(socket: &impl AsFd) -> io::Result<PeerCredentials> {
+    let who = getsockopt(socket, sockopt::PeerCredentials)?;
+    Ok(PeerCredentials { pid: Pid::from_raw(who.pid()), uid: who.uid(), gid: who.gid() })
+}
+
+/// How many connections wait to be accepted, and how many may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Complete connections waiting.
+    pub length: u32,
+    /// The backlog in force, after the kernel's cap (`net.core.somaxconn`).
+    pub limit: u32,
+}
+
+/// Reads the accept queue of a listening TCP socket; `None` for other kinds, which do not tell by descriptor.
+///
+/// # Errors
+///
+/// Not a socket.
+pub fn queue(listener: &impl AsFd) -> io::Result<Option<Queue>> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: `info` has room for `length` bytes; both outlive the call.
+    let result = crate::check(unsafe {
+        libc::getsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    });
+    match result {
+        Ok(_) => (),
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOPROTOOPT)) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    }
+    // SAFETY: zeroed before the call: any bytes are a valid `tcp_info`.
+    let info = unsafe { info.assume_init() };
+    // TCP_LISTEN: for a listener the kernel puts its queue into fields that mean something else on connections.
+    Ok((info.tcpi_state == 10)
+        .then_some(Queue { length: info.tcpi_unacked, limit: info.tcpi_sacked }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    fn listener() -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        listener.set_nonblocking(true).expect("non-blocking");
+        listener
+    }
+
+    #[test]
+    fn accept_names_the_peer_and_never_blocks() {
+        let listener = listener();
+        assert!(accept(&listener).expect("no error").is_none());
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (connection, peer) = accept(&listener).expect("no error").expect("one waits");
+        assert_eq!(peer, Some(client.local_addr().expect("bound")));
+        let stream = TcpStream::from(connection);
+        let error = std::io::Read::read(&mut &stream, &mut [0]).expect_err("nothing was sent");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn the_queue_is_seen_from_outside() {
+        let listener = listener();
+        let address = listener.local_addr().expect("bound");
+        let _clients: Vec<_> =
+            (0..3).map(|_| TcpStream::connect(address).expect("connected")).collect();
+        let queue = queue(&listener).expect("a socket").expect("a listener");
+        assert_eq!(queue.length, 3);
+        assert!(queue.limit >= 3);
+    }
+
+    #[test]
+    fn dropped_syns_leave_what_is_queued_alone() {
+        let listener = listener();
+        let address = listener.local_addr().expect("bound");
+        let _before = TcpStream::connect(address).expect("connected");
+        drop_syns(&listener).expect("attached");
+        let start = Instant::now();
+        let after = TcpStream::connect_timeout(&address, Duration::from_millis(300));
+        assert_eq!(after.expect_err("dropped").kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() >= Duration::from_millis(300));
+        assert!(accept(&listener).expect("no error").is_some(), "the queued one is still there");
+    }
+
+    #[test]
+    fn unix_peers_are_known() {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let who = peer_credentials(&ours).expect("a unix socket");
+        assert_eq!(who.pid.as_raw() as u32, std::process::id());
+        assert_eq!(who.uid, nix::unistd::geteuid().as_raw());
+        let unix_queue = queue(&ours).expect("a socket");
+        assert_eq!(unix_queue, None);
+    }
+}

@@ -1,0 +1,214 @@
+//! Starting a program: fork, arrange the child, exec.
+//!
+//! - Between `fork` and `exec` the child makes async-signal-safe calls only: everything it needs is laid out before.
+//! - The child starts with default signal dispositions, an empty mask, the asked-for descriptors at the asked-for
+//!   numbers, its standard streams, and nothing else.
+//! - What failed between `fork` and `exec` arrives in the parent with its `errno`, through a close-on-exec pipe.
+
+mod child;
+
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{access, pipe2};
+
+use crate::{Pid, Signal};
+
+/// Largest number of descriptors handed to one child, so that a mistake is an error and not a full table.
+pub const PASSED_FDS_MAX: usize = 1024;
+
+/// Who the child is to be. Supplementary groups are always replaced, if only by none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Real, effective and saved user id.
+    pub uid: u32,
+    /// Real, effective and saved group id.
+    pub gid: u32,
+    /// The whole list of supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// A program to start. Fill the fields, then [`Spawn::spawn`].
+#[derive(Clone, Debug)]
+pub struct Spawn<'a> {
+    /// Path of the program; no `PATH` is searched (see [`find_program`]).
+    pub program: CString,
+    /// The whole argument list, `argv[0]` included.
+    pub args: Vec<CString>,
+    /// The whole environment, as `KEY=value`.
+    pub env: Vec<CString>,
+    /// Adds `LISTEN_PID=<the child's pid>` to the environment.
+    pub listen_pid: bool,
+    /// Descriptors and the numbers they have in the child. 0, 1 and 2 replace standard streams.
+    pub fds: Vec<(BorrowedFd<'a>, RawFd)>,
+    /// Directory to start in; entered before credentials are given up.
+    pub dir: Option<CString>,
+    /// File mode creation mask.
+    pub umask: Option<u32>,
+    /// User and groups to become.
+    pub credentials: Option<Credentials>,
+    /// Signal that the child gets when the thread that spawned it ends.
+    pub parent_death_signal: Option<Signal>,
+    /// Starts a session of its own, away from the terminal and its process group.
+    pub session: bool,
+}
+
+/// A started child. Dropping it neither kills nor reaps.
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id; not to be signalled by: see `pidfd`.
+    pub pid: Pid,
+    /// Readable when it has ended; for [`crate::pidfd::send_signal`] and [`crate::pidfd::reap`].
+    pub pidfd: OwnedFd,
+    /// Becomes readable when the program was executed (end-of-file) or could not be.
+    pub exec_error: OwnedFd,
+}
+
+/// What the child was doing when it failed before its program began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Starting a session of its own.
+    Session,
+    /// Entering its directory.
+    Directory,
+    /// Putting descriptors at their numbers.
+    Descriptors,
+    /// Changing supplementary groups.
+    Groups,
+    /// Changing group.
+    Group,
+    /// Changing user.
+    User,
+    /// Tying itself to its parent's life.
+    ParentDeath,
+    /// Executing the program.
+    Exec,
+}
+
+impl Step {
+    const ALL: [Step; 8] = [
+        Step::Session,
+        Step::Directory,
+        Step::Descriptors,
+        Step::Groups,
+        Step::Group,
+        Step::User,
+        Step::ParentDeath,
+        Step::Exec,
+    ];
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Session => "cannot start a session",
+            Step::Directory => "cannot enter its directory",
+            Step::Descriptors => "cannot arrange its descriptors",
+            Step::Groups => "cannot change supplementary groups",
+            Step::Group => "cannot change group",
+            Step::User => "cannot change user",
+            Step::ParentDeath => "cannot follow its parent",
+            Step::Exec => "cannot execute the program",
+        })
+    }
+}
+
+impl<'a> Spawn<'a> {
+    /// Describes a child that runs `program` with neither arguments nor environment, in every other respect as we are.
+    #[must_use]
+    pub fn new(program: CString) -> Spawn<'a> {
+        Spawn {
+            program,
+            args: Vec::new(),
+            env: Vec::new(),
+            listen_pid: false,
+            fds: Vec::new(),
+            dir: None,
+            umask: None,
+            credentials: None,
+            parent_death_signal: None,
+            session: false,
+        }
+    }
+
+    /// Passes `fd` under the next free number from 3 on, and returns that number.
+    pub fn pass(&mut self, fd: BorrowedFd<'a>) -> RawFd {
+        let highest = self.fds.iter().map(|&(_, number)| number).max().unwrap_or(0);
+        let number = highest.max(libc::STDERR_FILENO) + 1;
+        self.fds.push((fd, number));
+        number
+    }
+
+    /// Forks and executes. Returns as soon as the child exists: see [`Child::exec_failure`] for what became of it.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`, `ENOMEM`, `EMFILE`: no child was made. `InvalidInput`: a target number twice, negative, or too many.
+    pub fn spawn(&self) -> io::Result<Child> {
+        let mut plan = child::Plan::new(self)?;
+        let (exec_error, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        plan.report_to(report.as_raw_fd());
+
+        // No handler of ours may run in the child, so nothing is delivered until it has reset its dispositions.
+        let mut before = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+        // SAFETY: the child calls nothing but `Plan::run`, which is async-signal-safe and never returns.
+        let forked = unsafe { libc::fork() };
+        if forked == 0 {
+            plan.run();
+        }
+        let forked = crate::check(forked);
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+        let pid = Pid::from_raw(forked?);
+        // Our own child, not reaped yet: the number cannot have been given to another process.
+        match crate::pidfd::open(pid) {
+            Ok(pidfd) => Ok(Child { pid, pidfd, exec_error }),
+            Err(error) => {
+                // Out of descriptors. A child without a pidfd could never be supervised: take it back.
+                // SAFETY: the call takes two integers; the pid is our own child's, not reaped yet.
+                unsafe { libc::kill(pid.as_raw(), libc::SIGKILL) };
+                // SAFETY: a null status pointer is allowed: nothing is written.
+                let _ = crate::retry(|| unsafe {
+                    libc::waitpid(pid.as_raw(), std::ptr::null_mut(), 0)
+                });
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Child {
+    /// Says why the program never began. `None`: it did, or has not got there yet.
+    ///
+    /// A failed child exits with code 127, so after its end the answer is final.
+    #[must_use]
+    pub fn exec_failure(&self) -> Option<(Step, io::Error)> {
+        let mut report = [0; child::REPORT_BYTES];
+        let length = nix::unistd::read(&self.exec_error, &mut report).ok()?;
+        if length < report.len() {
+            return None;
+        }
+        let step = *Step::ALL.get(usize::from(report[0]))?;
+        let errno = i32::from_ne_bytes([report[1], report[2], report[3], report[4]]);
+        Some((step, io::Error::from_raw_os_error(errno)))
+    }
+}
+
+/// Finds the program that `name` means: itself when it contains a slash, else the first executable file in `path`.
+#[must_use]
+pub fn find_program(name: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Some(PathBuf::from(name));
+    }
+    std::env::split_paths(path?).map(|dir| dir.join(name)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.is_file() && access(file, nix::unistd::AccessFlags::X_OK).is_ok()
+}
