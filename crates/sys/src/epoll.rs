@@ -1,18 +1,18 @@
 //! Registrations that mio does not offer: one wake-up per connection among all workers that share a listener.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 /// Registers `fd` level-triggered for reading, so that one of all the waiters on it is woken per event.
 ///
 /// The kernel wakes waiters in the order of their registration, and of those only such as are inside `epoll_wait`.
 /// A registration cannot be modified, only deleted and added again; adding one that is ready reports it at once.
-/// `epoll` must be the set that is waited on: in a nested set exclusiveness is lost.
+/// `epoll` must be the set that is waited on (mio's `Poll`, say): in a nested set exclusiveness is lost.
 ///
 /// # Errors
 ///
 /// `EEXIST`: already registered. `EINVAL`: `fd` is itself an epoll set.
-pub fn add_exclusive(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+pub fn add_exclusive(epoll: &impl AsRawFd, fd: &impl AsFd, token: u64) -> io::Result<()> {
     let events = (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32;
     control(epoll, libc::EPOLL_CTL_ADD, fd, libc::epoll_event { events, u64: token })
 }
@@ -22,17 +22,19 @@ pub fn add_exclusive(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, token: u64) -> i
 /// # Errors
 ///
 /// `ENOENT`: it was not in the set.
-pub fn delete(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
+pub fn delete(epoll: &impl AsRawFd, fd: &impl AsFd) -> io::Result<()> {
     control(epoll, libc::EPOLL_CTL_DEL, fd, libc::epoll_event { events: 0, u64: 0 })
 }
 
 fn control(
-    epoll: BorrowedFd<'_>,
+    epoll: &impl AsRawFd,
     operation: libc::c_int,
-    fd: BorrowedFd<'_>,
+    fd: &impl AsFd,
     mut event: libc::epoll_event,
 ) -> io::Result<()> {
-    // SAFETY: both descriptors are open while borrowed, and the kernel copies `event` before it returns.
+    let fd = fd.as_fd();
+    // SAFETY: the kernel copies `event` before it returns and touches no other memory; a number that is no epoll set,
+    // which `AsRawFd` cannot exclude (mio's set has nothing else), is answered with an error.
     crate::check(unsafe {
         libc::epoll_ctl(epoll.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event)
     })?;
@@ -44,7 +46,6 @@ mod tests {
     use super::*;
     use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsFd;
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -59,7 +60,7 @@ mod tests {
                 let (woken, listener) = (woken.clone(), &listener);
                 scope.spawn(move || {
                     let set = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("an epoll set");
-                    add_exclusive(set.0.as_fd(), listener.as_fd(), waiter).expect("added");
+                    add_exclusive(&set.0, listener, waiter).expect("added");
                     woken.send(None).expect("test is listening");
                     let mut events = [EpollEvent::empty()];
                     let count = set.wait(&mut events, EpollTimeout::from(600_u16)).expect("a wait");
@@ -86,9 +87,9 @@ mod tests {
     fn deleting_twice_says_so() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         let set = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("an epoll set");
-        add_exclusive(set.0.as_fd(), listener.as_fd(), 7).expect("added");
-        delete(set.0.as_fd(), listener.as_fd()).expect("deleted");
-        let again = delete(set.0.as_fd(), listener.as_fd()).expect_err("not in the set");
+        add_exclusive(&set.0, &listener, 7).expect("added");
+        delete(&set.0, &listener).expect("deleted");
+        let again = delete(&set.0, &listener).expect_err("not in the set");
         assert_eq!(again.raw_os_error(), Some(libc::ENOENT));
     }
 }
