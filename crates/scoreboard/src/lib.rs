@@ -1,3 +1,40 @@
-//! The shared-memory blocks: one writer each, sums for readers.
+//! The scoreboard: shared memory in which every worker process writes what it does, and everybody reads.
+//!
+//! - One block per *process*, not per slot: a draining worker keeps its own beside its successor's.
+//! - A block has one writer, its worker. The master clears it before the worker exists and takes it back after its end.
+//! - Counters never fall: those of the dead are folded into the retired totals.
+//! - Readers trust nothing but numbers: a worker may scribble, and nobody else comes to harm.
+//!
+//! ```
+//! use scoreboard::{Counter, Scoreboard, State};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let mut board = Scoreboard::create(4)?;
+//! let index = board.acquire(0, 1).expect("a free block");
+//! // In the worker, which was given the descriptor and the index:
+//! let theirs = Scoreboard::open(board.share()?)?;
+//! let block = theirs.block(index).expect("the index is valid");
+//! block.start(4242);
+//! block.set_state(State::Ready);
+//! block.begin(1_000, b"GET", b"/json", b"127.0.0.1:4000");
+//! block.let_go();
+//! block.finish(200, 90_000);
+//! // In the master:
+//! assert_eq!(board.block(index).expect("valid").state(), State::Ready);
+//! board.release(index);
+//! assert_eq!(board.totals().get(Counter::RequestsDone), 1);
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
+
+mod block;
+mod board;
+mod counters;
+mod layout;
+
+pub use block::{Block, RequestInHand, State};
+pub use board::Scoreboard;
+pub use counters::{Counter, Counters, Gauge, Histogram, LATENCY_BOUNDS_NS};
+pub use layout::{METHOD_BYTES_MAX, PATH_BYTES_MAX, PEER_BYTES_MAX};
