@@ -12,12 +12,15 @@ pub(crate) const NAME: &str = "monoceros";
 /// The port number in the socket's file name; no network port is ever opened.
 pub(crate) const PORT: u16 = 5432;
 
+/// What the names of unfinished clusters begin with. Each companion has its own: programs of one that was killed
+/// may still be busy in theirs.
+pub(crate) const UNFINISHED: &str = "data.unfinished";
+
 /// Longest socket path that the system takes, in bytes: `sun_path` less its final zero byte.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// The paths below one state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the companion follows")]
 pub(crate) struct Layout {
     /// Holds everything below; removing it makes the next start a first use.
     pub(crate) home: PathBuf,
@@ -46,7 +49,7 @@ impl Layout {
         }
         Layout {
             data: home.join("data"),
-            unfinished: home.join("data.unfinished"),
+            unfinished: home.join(format!("{UNFINISHED}-{}", std::process::id())),
             log: home.join("log"),
             lock: home.join("lock"),
             run,

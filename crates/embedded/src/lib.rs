@@ -11,11 +11,25 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
+mod back_off;
+mod cluster;
+mod companion;
+mod error;
 mod layout;
+mod leftover;
+mod notify;
+mod process;
+mod programs;
+mod server;
+mod wait;
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+
+use wait::Watch;
 
 pub use layout::{state_dir, url};
 
@@ -52,11 +66,24 @@ pub struct Options {
 /// Runs the cluster until TERM, INT or QUIT arrives or the lifeline ends; returns the process's exit code.
 ///
 /// To be called before any other thread exists: it blocks those signals for the whole process.
-pub fn run(options: Options) -> i32 {
-    let _ = layout::Layout::new(&options.state_dir);
-    let Options { state_dir, create_tables, socket_group, lifeline, notify_socket, mut log } =
-        options;
-    let _ = (state_dir, create_tables, socket_group, lifeline, notify_socket);
-    log(Level::Error, "embedded PostgreSQL is not there yet");
-    1
+#[must_use]
+pub fn run(mut options: Options) -> i32 {
+    let ended = Watch::new(options.lifeline.take())
+        .and_then(|mut watch| companion::live(&mut options, &mut watch));
+    match ended {
+        Ok(asked) => {
+            (options.log)(Level::Info, &format!("Embedded PostgreSQL stopped on {asked}"));
+            0
+        }
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(reason) = source {
+                text.push_str(&format!(": {reason}"));
+                source = reason.source();
+            }
+            (options.log)(Level::Error, &text);
+            1
+        }
+    }
 }
