@@ -1,3 +1,42 @@
-//! HTTP/1.1 without I/O.
+//! HTTP/1.1 without I/O: request heads, body framing, response writing and the life of a connection.
+//!
+//! - Nothing here touches a socket, a clock, a global or a log: bytes and the time are handed in, verdicts come out.
+//! - Strict where request smuggling lives. Where RFC 9112 asks for more than gunicorn, the RFC wins.
+//! - Every verdict is the same however the bytes were split: a prefix is [`Parsed::Partial`] or has the same verdict.
+//! - Nothing panics on input, and nothing on the path of an ordinary request allocates.
+//!
+//! ```
+//! use http1::{FieldStorage, Framing, Parsed, Progress, Rules, parse_head};
+//!
+//! let rules = Rules::default();
+//! let mut fields = FieldStorage::new();
+//! let mut progress = Progress::default();
+//! let input = b"GET /json?n=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+//! let Ok(Parsed::Complete(head)) = parse_head(input, &rules, &mut progress, &mut fields) else { panic!() };
+//! assert_eq!((head.path(), head.query()), (&b"/json"[..], Some(&b"n=1"[..])));
+//! assert_eq!((head.len(), head.framing(), head.keep_alive()), (input.len(), Framing::None, true));
+//! ```
 
 #![forbid(unsafe_code)]
+
+mod body;
+mod chars;
+pub mod conn;
+mod error;
+mod head;
+mod interpret;
+mod parse;
+mod refusal;
+mod response;
+mod rules;
+mod scan;
+pub mod status;
+mod target;
+
+pub use body::{BodyDecoder, Step};
+pub use error::{BodyError, HeadError, ResponseError};
+pub use head::{Field, FieldStorage, Fields, Framing, Head, Method, Version};
+pub use parse::{Parsed, Progress, parse_head};
+pub use refusal::Refusal;
+pub use response::{BodyWriter, CONTINUE, Encoder, Exchange, Finish, Stamp, interim, respond};
+pub use rules::{HeaderMap, Limits, Policy, Rules};
