@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::chars::{self, TOKEN};
+use crate::chars::{self, TOKEN, VALUE};
 use crate::error::BodyError;
 use crate::head::{Field, Framing};
 use crate::rules::Limits;
@@ -94,6 +94,18 @@ struct Trailers {
     /// Where the unfinished line begins.
     line: usize,
     count: usize,
+    place: TrailerPlace,
+}
+
+/// Where in a trailer line the next byte stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum TrailerPlace {
+    #[default]
+    Start,
+    Name,
+    Value,
+    /// At the LF of a line, the empty one at the end included.
+    Lf,
 }
 
 impl BodyDecoder {
@@ -246,34 +258,45 @@ impl BodyDecoder {
     }
 
     fn trailer(&mut self, byte: u8) -> Result<State, BodyError> {
+        let limits = &self.limits;
         let trailers = self.trailers.get_or_insert_default();
-        if TRAILER_BYTES_MAX <= trailers.bytes.len() {
+        let line_len = trailers.bytes.len() - trailers.line;
+        if TRAILER_BYTES_MAX <= trailers.bytes.len() || limits.field_line() <= line_len {
             return Err(BodyError::TrailersTooLarge);
         }
         trailers.bytes.push(byte);
-        let line = &trailers.bytes[trailers.line..];
-        if self.limits.field_line() < line.len() {
-            return Err(BodyError::TrailersTooLarge);
-        }
-        let Some(content) = line.strip_suffix(b"\n") else {
-            // Judged when the line is whole, except what would only make it longer.
-            return Ok(State::Trailer);
+        trailers.place = match (trailers.place, byte) {
+            (TrailerPlace::Start | TrailerPlace::Value, b'\r') => TrailerPlace::Lf,
+            (TrailerPlace::Start, _) if limits.fields() <= trailers.count => {
+                return Err(BodyError::TrailersTooLarge);
+            }
+            (TrailerPlace::Start | TrailerPlace::Name, _) if chars::is(byte, TOKEN) => {
+                TrailerPlace::Name
+            }
+            (TrailerPlace::Name, b':') => TrailerPlace::Value,
+            (TrailerPlace::Value, _) if chars::is(byte, VALUE) => TrailerPlace::Value,
+            (TrailerPlace::Lf, b'\n') => return trailers.finish_line(),
+            _ => return Err(BodyError::Trailer),
         };
-        let content = content.strip_suffix(b"\r").ok_or(BodyError::Trailer)?;
+        Ok(State::Trailer)
+    }
+}
+
+impl Trailers {
+    /// Judges the line that has just ended.
+    fn finish_line(&mut self) -> Result<State, BodyError> {
+        let content = self.bytes[self.line..].strip_suffix(b"\r\n").ok_or(BodyError::Trailer)?;
         if content.is_empty() {
-            trailers.bytes.truncate(trailers.line);
+            self.bytes.truncate(self.line);
             return Ok(State::Done);
         }
-        if self.limits.fields() <= trailers.count {
-            return Err(BodyError::TrailersTooLarge);
-        }
-        scan::check_field_prefix(content).map_err(|_| BodyError::Trailer)?;
         let span = scan::field(content, 0).map_err(|_| BodyError::Trailer)?;
         if is_forbidden(span.name.of(content)) {
             return Err(BodyError::TrailerForbidden);
         }
-        trailers.count += 1;
-        trailers.line = trailers.bytes.len();
+        self.count += 1;
+        self.line = self.bytes.len();
+        self.place = TrailerPlace::Start;
         Ok(State::Trailer)
     }
 }
@@ -301,7 +324,7 @@ fn next_place(place: Place, byte: u8) -> Option<Place> {
         (Place::Token | Place::AfterQuoted, _) if is_space => Place::BeforeSemicolon,
         (Place::Quoted, b'"') => Place::AfterQuoted,
         (Place::Quoted, b'\\') => Place::QuotedPair,
-        (Place::Quoted | Place::QuotedPair, _) if chars::is(byte, chars::VALUE) => Place::Quoted,
+        (Place::Quoted | Place::QuotedPair, _) if chars::is(byte, VALUE) => Place::Quoted,
         _ => return None,
     })
 }

@@ -123,6 +123,11 @@ impl Span {
         Span { start: start as u32, len: len as u32 }
     }
 
+    pub(crate) fn end(self) -> usize {
+        (self.start + self.len) as usize
+    }
+
+    #[inline]
     pub(crate) fn of(self, buf: &[u8]) -> &[u8] {
         let start = self.start as usize;
         buf.get(start..start + self.len as usize).unwrap_or_default()

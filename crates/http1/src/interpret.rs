@@ -1,7 +1,7 @@
 //! What the fields of a complete head mean: host, framing, persistence, expectation.
 //!
-//! Runs once per request, when every byte of the head has been checked. Fields are judged in their order, then what
-//! is missing or contradicts itself.
+//! Runs once per request, when every byte of the head has been checked: the target, then the fields in their order, then
+//! what is missing or contradicts itself.
 
 use crate::chars;
 use crate::error::HeadError;
@@ -47,6 +47,11 @@ pub(crate) fn interpret<'a>(
     policy: &Policy,
     storage: &'a mut FieldStorage,
 ) -> Result<Head<'a>, HeadError> {
+    // The request line first: the scanner has judged it before any field, so it must be first here too.
+    let method = Method::from_token(line.method.of(buf));
+    let target = line.target.of(buf);
+    let parts = target::split(method, target)?;
+
     let mut gathered = Gathered::default();
     let mut has_underscore = false;
     for span in &storage.spans {
@@ -58,9 +63,6 @@ pub(crate) fn interpret<'a>(
         apply_header_map(buf, policy, storage)?;
     }
 
-    let method = Method::from_token(line.method.of(buf));
-    let target = line.target.of(buf);
-    let parts = target::split(method, target)?;
     let host = match gathered.host {
         None if line.version == Version::Http11 => return Err(HeadError::HostMissing),
         host => parts.authority.or(host),

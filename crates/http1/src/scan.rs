@@ -45,7 +45,7 @@ pub(crate) fn scan(
     rules: &Rules,
     progress: &mut Progress,
 ) -> Result<Option<usize>, HeadError> {
-    visit(buf, rules, progress, |_, _| (), |_| ())
+    visit(buf, rules, progress, |_| (), |_| ())
 }
 
 /// As [`scan`], and hands over what it finds.
@@ -53,7 +53,7 @@ pub(crate) fn visit(
     buf: &[u8],
     rules: &Rules,
     progress: &mut Progress,
-    mut on_request_line: impl FnMut(usize, RequestLine),
+    mut on_request_line: impl FnMut(RequestLine),
     mut on_field: impl FnMut(FieldSpan),
 ) -> Result<Option<usize>, HeadError> {
     let limits = &rules.limits;
@@ -102,7 +102,7 @@ pub(crate) fn visit(
             }
             progress.empty_lines += 1;
         } else {
-            on_request_line(progress.line, request_line(content, progress.line)?);
+            on_request_line(request_line(content, progress.line)?);
             progress.has_request_line = true;
         }
         progress.line = next;
@@ -203,8 +203,8 @@ fn request_line(line: &[u8], start: usize) -> Result<RequestLine, HeadError> {
     })
 }
 
-/// Judges what is there of a field line: of a header or a trailer.
-pub(crate) fn check_field_prefix(line: &[u8]) -> Result<(), HeadError> {
+/// Judges what is there of a field line.
+fn check_field_prefix(line: &[u8]) -> Result<(), HeadError> {
     if let Some(b' ' | b'\t') = line.first() {
         return Err(HeadError::FoldedLine);
     }
@@ -223,7 +223,7 @@ pub(crate) fn check_field_prefix(line: &[u8]) -> Result<(), HeadError> {
     }
 }
 
-/// Divides a whole field line whose bytes passed [`check_field_prefix`]. `start` is its place in the buffer.
+/// Divides a whole field line, of a header or a trailer, whose bytes have been checked. `start` is its place in the buffer.
 pub(crate) fn field(line: &[u8], start: usize) -> Result<FieldSpan, HeadError> {
     let colon = memchr(b':', line).ok_or(HeadError::FieldName)?;
     let raw = &line[colon + 1..];
