@@ -1,0 +1,251 @@
+//! An application: which handler answers what, and the state they share.
+
+use std::future::Future;
+
+use http1::{Head, Method};
+use net::Peer;
+use router::{AddError, Match, Router};
+
+use crate::body::BODY_BYTES_MAX;
+use crate::context::Context;
+use crate::request::{OwnedRequest, Request};
+use crate::response::{IntoResponse, Response};
+use crate::service::{Admission, Answer, Content, Service, Task};
+
+/// A handler that answers at once.
+type Plain<S> = Box<dyn Fn(&Request<'_>, &Context<S>) -> Response>;
+/// A handler that answers later.
+type Later<S> = Box<dyn Fn(&Request<'_>, &Context<S>) -> Task>;
+
+enum Handler<S> {
+    Plain(Plain<S>),
+    Later(Later<S>),
+}
+
+/// An application: routes, and one object that all handlers of a worker share.
+///
+/// A plain handler is called with the whole request, body included, and answers at once. An asynchronous one is
+/// called when the head is there; it takes what it needs out of the borrowed request, and returns a future.
+///
+/// ```
+/// use worker::{App, Response};
+///
+/// let app = App::new()
+///     .get("/hello/{name}", |request, _| match request.param("name") {
+///         Some(name) => Response::text(format!("Hello, {name}!")),
+///         None => Response::error(404),
+///     })
+///     .get_async("/slow", |_, cx| {
+///         let cx = cx.clone();
+///         async move {
+///             cx.sleep(std::time::Duration::from_secs(1)).await;
+///             "at last"
+///         }
+///     });
+/// # let _ = app;
+/// ```
+pub struct App<S = ()> {
+    state: S,
+    router: Router<Handler<S>>,
+    /// The first route that could not be added; reported when the application is started.
+    mistake: Option<AddError>,
+    body_bytes_max: Option<u64>,
+}
+
+impl App<()> {
+    /// An application without state and without routes.
+    #[must_use]
+    pub fn new() -> App<()> {
+        App::with_state(())
+    }
+}
+
+impl Default for App<()> {
+    fn default() -> App<()> {
+        App::new()
+    }
+}
+
+impl<S: 'static> App<S> {
+    /// An application whose handlers share `state`: one object per worker, which need be neither `Send` nor `Sync`.
+    #[must_use]
+    pub fn with_state(state: S) -> App<S> {
+        App { state, router: Router::new(), mistake: None, body_bytes_max: None }
+    }
+
+    /// Answers GET (and HEAD) of `path` at once.
+    ///
+    /// A path may hold parameters, `/users/{id}`, and end with `/{*rest}`.
+    #[must_use]
+    pub fn get<R: IntoResponse>(
+        self,
+        path: &str,
+        handler: impl Fn(&Request<'_>, &Context<S>) -> R + 'static,
+    ) -> App<S> {
+        self.route(Method::Get, path, handler)
+    }
+
+    /// Answers POST of `path` at once; the body was gathered before.
+    #[must_use]
+    pub fn post<R: IntoResponse>(
+        self,
+        path: &str,
+        handler: impl Fn(&Request<'_>, &Context<S>) -> R + 'static,
+    ) -> App<S> {
+        self.route(Method::Post, path, handler)
+    }
+
+    /// Answers GET (and HEAD) of `path` by a future.
+    #[must_use]
+    pub fn get_async<F>(
+        self,
+        path: &str,
+        handler: impl Fn(&Request<'_>, &Context<S>) -> F + 'static,
+    ) -> App<S>
+    where
+        F: Future<Output: IntoResponse> + 'static,
+    {
+        self.route_async(Method::Get, path, handler)
+    }
+
+    /// Answers POST of `path` by a future, which may read the body.
+    #[must_use]
+    pub fn post_async<F>(
+        self,
+        path: &str,
+        handler: impl Fn(&Request<'_>, &Context<S>) -> F + 'static,
+    ) -> App<S>
+    where
+        F: Future<Output: IntoResponse> + 'static,
+    {
+        self.route_async(Method::Post, path, handler)
+    }
+
+    /// Answers `method` of `path` at once.
+    #[must_use]
+    pub fn route<R: IntoResponse>(
+        self,
+        method: Method<'_>,
+        path: &str,
+        handler: impl Fn(&Request<'_>, &Context<S>) -> R + 'static,
+    ) -> App<S> {
+        let handler =
+            move |request: &Request<'_>, cx: &Context<S>| handler(request, cx).into_response();
+        self.add(method, path, Handler::Plain(Box::new(handler)))
+    }
+
+    /// Answers `method` of `path` by a future.
+    #[must_use]
+    pub fn route_async<F>(
+        self,
+        method: Method<'_>,
+        path: &str,
+        handler: impl Fn(&Request<'_>, &Context<S>) -> F + 'static,
+    ) -> App<S>
+    where
+        F: Future<Output: IntoResponse> + 'static,
+    {
+        let handler = move |request: &Request<'_>, cx: &Context<S>| -> Task {
+            let answer = handler(request, cx);
+            Box::pin(async move { answer.await.into_response() })
+        };
+        self.add(method, path, Handler::Later(Box::new(handler)))
+    }
+
+    /// Sets the largest request body that is gathered in memory, in bytes; it stays within the setting
+    /// `limit_request_body`. Larger ones are refused with 413.
+    #[must_use]
+    pub fn body_bytes_max(mut self, bytes: u64) -> App<S> {
+        self.body_bytes_max = Some(bytes);
+        self
+    }
+
+    fn add(mut self, method: Method<'_>, path: &str, handler: Handler<S>) -> App<S> {
+        if let Err(mistake) = self.router.add(method.as_str(), path, handler) {
+            self.mistake.get_or_insert(mistake);
+        }
+        self
+    }
+
+    /// Makes what the loop calls.
+    ///
+    /// # Errors
+    ///
+    /// A route was malformed, or there twice.
+    pub(crate) fn into_service(
+        self,
+        cx: impl FnOnce(S) -> Context<S>,
+    ) -> Result<Box<dyn Service>, AddError> {
+        if let Some(mistake) = self.mistake {
+            return Err(mistake);
+        }
+        let cx = cx(self.state);
+        let allowed = cx.settings().limit_request_body;
+        let body_bytes_max = match (self.body_bytes_max, allowed) {
+            (None, 0) => BODY_BYTES_MAX,
+            (None, allowed) => allowed,
+            (Some(own), 0) => own,
+            (Some(own), allowed) => own.min(allowed),
+        };
+        Ok(Box::new(Routes { router: self.router, cx, body_bytes_max }))
+    }
+}
+
+/// Makes an asynchronous handler from an `async fn` that takes the request as its own.
+///
+/// ```
+/// use worker::{App, Context, OwnedRequest, Result, Response, owned};
+///
+/// async fn echo(request: OwnedRequest, _: Context) -> Result {
+///     let body = request.into_body().bytes().await?;
+///     Ok(Response::bytes("application/octet-stream", body))
+/// }
+///
+/// let app = App::new().post_async("/echo", owned(echo));
+/// # let _ = app;
+/// ```
+pub fn owned<S, F>(
+    handler: impl Fn(OwnedRequest, Context<S>) -> F + 'static,
+) -> impl Fn(&Request<'_>, &Context<S>) -> F + 'static
+where
+    S: 'static,
+    F: Future<Output: IntoResponse> + 'static,
+{
+    move |request, cx| handler(request.to_owned(), cx.clone())
+}
+
+/// An application at work.
+struct Routes<S> {
+    router: Router<Handler<S>>,
+    cx: Context<S>,
+    body_bytes_max: u64,
+}
+
+impl<S> Service for Routes<S> {
+    fn admit(&self, head: &Head<'_>) -> Admission {
+        let bytes_max = self.body_bytes_max;
+        match self.router.find(head.method().as_str(), head.path()) {
+            Match::Found { value: Handler::Plain(_), .. } => Admission::Gather { bytes_max },
+            Match::Found { value: Handler::Later(_), .. } => Admission::Stream { bytes_max },
+            _ => Admission::Ignore,
+        }
+    }
+
+    fn call(&self, head: &Head<'_>, peer: &Peer, content: Content<'_>) -> Answer {
+        let response = match self.router.find(head.method().as_str(), head.path()) {
+            Match::Found { value, params } => {
+                let request = Request { head, peer, params, content };
+                match value {
+                    Handler::Plain(handler) => handler(&request, &self.cx),
+                    Handler::Later(handler) => return Answer::Later(handler(&request, &self.cx)),
+                }
+            }
+            Match::NotFound => Response::error(404),
+            Match::MethodNotAllowed { allow } => {
+                Response::error(405).header("Allow", allow.to_owned())
+            }
+            Match::Options { allow } => Response::status(204).header("Allow", allow.to_owned()),
+        };
+        Answer::Now(response)
+    }
+}

@@ -1,0 +1,294 @@
+//! One client connection: bytes in, requests out to the service, bytes back.
+//!
+//! - A state carries the data valid in it. What is read, and whether anything is read, follows from the state.
+//! - One request is in hand at a time; pipelined ones wait unparsed. Answers that are there at once leave in one write.
+//! - Readiness is edge-triggered: `is_readable` and `is_writable` remember it until the kernel says "would block".
+//! - Every buffer is bounded: input by a head or what one read brought, output by [`OUTPUT_HIGH_BYTES`] plus one response.
+
+mod deadline;
+mod receive;
+mod respond;
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use http1::{BodyDecoder, Exchange, Head, Progress};
+use mio::{Registry, Token};
+use net::Peer;
+use scoreboard::Counter;
+
+use crate::body::SharedChannel;
+use crate::buffer::Buffer;
+use crate::core::Core;
+use crate::executor::{TaskKey, TaskWaker};
+use crate::peer::PeerText;
+use crate::service::Task;
+use crate::stream::Stream;
+
+/// Output that may wait for its client before no further pipelined request is parsed, in bytes.
+const OUTPUT_HIGH_BYTES: usize = 64 * 1024;
+/// Reads of one connection in one turn, before the others have theirs.
+const READS_PER_TURN_MAX: u32 = 4;
+/// Bytes of an unwanted body that are read and dropped to save the connection; with more it is closed.
+const SKIP_BYTES_MAX: u64 = 256 * 1024;
+/// How long a connection that was closed after an answer is read from, so that no reset overtakes the answer.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What the kernel says of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readiness {
+    is_readable: bool,
+    is_writable: bool,
+    is_ending: bool,
+    has_failed: bool,
+}
+
+impl Readiness {
+    pub(crate) fn of(event: &mio::event::Event) -> Readiness {
+        Readiness {
+            is_readable: event.is_readable(),
+            is_writable: event.is_writable(),
+            is_ending: event.is_read_closed(),
+            has_failed: event.is_error() || event.is_write_closed(),
+        }
+    }
+}
+
+/// What a connection is doing, for the gauges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    Idle,
+    Reading,
+    Writing,
+}
+
+/// Whether the connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Verdict {
+    Keep,
+    Close,
+}
+
+/// Where a connection stands.
+enum State {
+    /// Between requests (`is_idle`), or a head is arriving.
+    Head { is_idle: bool },
+    /// A body is gathered for its handler.
+    Gathering(Box<Gathering>),
+    /// A request is with its asynchronous handler.
+    Handling(Handling),
+    /// The request is answered; the rest of its body is read and dropped.
+    Skipping { decoder: BodyDecoder, left: u64 },
+    /// The last response is in the output; `lingers`: the client may still be sending.
+    Finishing { lingers: bool },
+    /// Our side is closed; the client is read from until it closes too.
+    Lingering,
+    /// Nothing more can be done.
+    Dead,
+}
+
+struct Gathering {
+    /// The head, to be parsed again when the body is there.
+    head: Buffer,
+    decoder: BodyDecoder,
+    body: Buffer,
+    bytes_max: u64,
+}
+
+struct Handling {
+    task: Task,
+    exchange: Exchange,
+    /// `CLOCK_MONOTONIC` in nanoseconds when it was taken in hand.
+    since: u64,
+    /// Method and path, for the log and the scoreboard.
+    label: Label,
+    body: Option<Incoming>,
+}
+
+/// A body on its way to an asynchronous handler.
+struct Incoming {
+    decoder: BodyDecoder,
+    /// Where it goes; `None`: nobody wants it.
+    channel: Option<SharedChannel>,
+    /// The client waits for `100 Continue`.
+    awaits_continue: bool,
+    /// When the next bytes are overdue.
+    deadline: Option<Instant>,
+}
+
+impl Incoming {
+    /// More bytes can be passed on.
+    fn has_room(&self) -> bool {
+        !self.decoder.is_done()
+            && self.channel.as_ref().is_some_and(|channel| channel.borrow_mut().room() != 0)
+    }
+
+    /// The handler waits for bytes.
+    fn is_wanted(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.borrow().is_wanted())
+    }
+}
+
+/// Method and path of a request, copied.
+struct Label {
+    text: Buffer,
+    method_len: usize,
+}
+
+impl Label {
+    fn of(head: &Head<'_>) -> Label {
+        let mut text = Buffer::new();
+        let method = head.method().as_str().as_bytes();
+        let path = head.path();
+        text.extend_from_slice(method);
+        text.extend_from_slice(&path[..path.len().min(scoreboard::PATH_BYTES_MAX)]);
+        Label { method_len: method.len(), text }
+    }
+
+    fn method(&self) -> &[u8] {
+        &self.text[..self.method_len]
+    }
+
+    fn path(&self) -> &[u8] {
+        &self.text[self.method_len..]
+    }
+}
+
+/// One client connection.
+pub(crate) struct Connection {
+    stream: Stream,
+    token: Token,
+    peer: Peer,
+    peer_text: PeerText,
+    state: State,
+    /// Bytes that wait: a part of a head, or pipelined requests.
+    input: Buffer,
+    progress: Progress,
+    output: Buffer,
+    written: usize,
+    is_readable: bool,
+    is_writable: bool,
+    /// The kernel announced the client's end, which is behind what can still be read.
+    is_ending: bool,
+    /// The client has said its last.
+    has_ended: bool,
+    /// When the state has lasted too long.
+    state_deadline: Option<Instant>,
+    /// When the client has not taken output for too long.
+    write_deadline: Option<Instant>,
+    waker: Option<(Arc<TaskWaker>, Waker)>,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Stream, token: Token, peer: Peer, core: &Core) -> Connection {
+        let mut connection = Connection {
+            stream,
+            token,
+            peer_text: PeerText::of(&peer),
+            peer,
+            state: State::Head { is_idle: true },
+            input: Buffer::none(),
+            progress: Progress::default(),
+            output: Buffer::none(),
+            written: 0,
+            // The first request has often arrived with the connection.
+            is_readable: true,
+            is_writable: true,
+            is_ending: false,
+            has_ended: false,
+            state_deadline: None,
+            write_deadline: None,
+            waker: None,
+        };
+        connection.state_deadline = core.after(core.limits.header);
+        connection
+    }
+
+    /// What the connection is doing, for the gauges.
+    pub(crate) fn activity(&self) -> Activity {
+        match self.state {
+            State::Head { is_idle: true } => Activity::Idle,
+            State::Head { is_idle: false } | State::Gathering(_) | State::Skipping { .. } => {
+                Activity::Reading
+            }
+            _ => Activity::Writing,
+        }
+    }
+
+    /// The connection is new: goes as far as it can, then has itself waited for, if it is still there.
+    ///
+    /// In this order, a connection that brings its only request costs no registration.
+    pub(crate) fn on_accept(&mut self, registry: &Registry, core: &mut Core) -> Verdict {
+        match self.advance(core) {
+            // What happens between the last read and the registration is reported by the registration.
+            Verdict::Keep if self.stream.register(registry, self.token).is_ok() => Verdict::Keep,
+            _ => Verdict::Close,
+        }
+    }
+
+    /// Takes note of what the kernel said, and goes as far as it can.
+    pub(crate) fn on_ready(&mut self, readiness: Readiness, core: &mut Core) -> Verdict {
+        if readiness.has_failed {
+            // Reset, or closed in both directions: nobody is there to take an answer.
+            self.abandon(core);
+            return Verdict::Close;
+        }
+        self.is_readable |= readiness.is_readable;
+        self.is_writable |= readiness.is_writable;
+        self.is_ending |= readiness.is_ending;
+        self.advance(core)
+    }
+
+    /// Resumes the handler's task, if there is one, and goes as far as it can.
+    pub(crate) fn on_wake(&mut self, core: &mut Core) -> Verdict {
+        if matches!(self.state, State::Handling(_)) {
+            self.resume(core);
+        }
+        self.advance(core)
+    }
+
+    /// Nothing more is read, nothing more is answered; a task in hand is dropped.
+    fn abandon(&mut self, core: &mut Core) {
+        if matches!(self.state, State::Handling(_) | State::Gathering(_)) {
+            core.block.add(Counter::RequestsAborted, 1);
+        }
+        self.state = State::Dead;
+    }
+
+    /// Reads, answers and writes as far as readiness and back-pressure allow.
+    fn advance(&mut self, core: &mut Core) -> Verdict {
+        let mut reads = 0;
+        loop {
+            self.consume_input(core);
+            while self.is_readable && self.wants_bytes() {
+                if reads == READS_PER_TURN_MAX {
+                    core.queue.push(self.task_key());
+                    break;
+                }
+                reads += 1;
+                self.read(core);
+            }
+            let was_held_up = OUTPUT_HIGH_BYTES <= self.output_left();
+            if self.has_ended && !was_held_up {
+                self.on_end(core);
+            }
+            let before = std::mem::discriminant(&self.state);
+            self.flush(core);
+            core.settle();
+            // Room in the output lets pipelined requests go on; a closed side leaves the other to be read.
+            let is_freed = was_held_up && self.output_left() < OUTPUT_HIGH_BYTES;
+            if !is_freed && before == std::mem::discriminant(&self.state) {
+                break;
+            }
+        }
+        if matches!(self.state, State::Dead) { Verdict::Close } else { Verdict::Keep }
+    }
+
+    /// The name of this connection's task.
+    fn task_key(&self) -> TaskKey {
+        // The low half of the token is the index.
+        TaskKey::Connection(self.token.0 as u32)
+    }
+}

@@ -1,0 +1,81 @@
+//! What happens to a connection by the passing of time.
+
+use std::time::Instant;
+
+use http1::{Exchange, Refusal};
+use scoreboard::Counter;
+
+use super::{Connection, State, Verdict};
+use crate::body::BodyError;
+use crate::core::Core;
+
+impl Connection {
+    /// When [`Connection::on_deadline`] may have something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let body = match &self.state {
+            State::Handling(handling) => handling.body.as_ref().and_then(|body| body.deadline),
+            _ => None,
+        };
+        [self.state_deadline, self.write_deadline, body].into_iter().flatten().min()
+    }
+
+    /// Ends whatever has taken too long.
+    pub(crate) fn on_deadline(&mut self, core: &mut Core) -> Verdict {
+        let now = core.now();
+        let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        if is_due(self.write_deadline) {
+            // It does not take what it asked for: no answer would reach it.
+            core.block.add(Counter::RefusedWriteTimeout, 1);
+            return Verdict::Close;
+        }
+        if let State::Handling(handling) = &mut self.state
+            && let Some(body) = &mut handling.body
+            && is_due(body.deadline)
+        {
+            body.deadline = None;
+            if let Some(channel) = &body.channel {
+                if channel.borrow_mut().room() == 0 || !body.is_wanted() {
+                    // The client waits for the handler, not the other way round.
+                    body.deadline = core.after(core.limits.body);
+                } else {
+                    core.block.add(Counter::RefusedBodyTimeout, 1);
+                    // The handler decides what to say; by `?` it is 408.
+                    channel.borrow_mut().finish(Err(BodyError::TimedOut));
+                    handling.exchange.keep_alive = false;
+                }
+            }
+        }
+        if !is_due(self.state_deadline) {
+            return Verdict::Keep;
+        }
+        self.state_deadline = None;
+        match &self.state {
+            State::Head { is_idle: true }
+            | State::Skipping { .. }
+            | State::Lingering
+            | State::Dead => {
+                return Verdict::Close;
+            }
+            State::Finishing { .. } => (),
+            State::Head { is_idle: false } => {
+                core.block.add(Counter::RefusedHeaderTimeout, 1);
+                self.refuse(Refusal::new(408, ""), Exchange::UNKNOWN, core);
+            }
+            State::Gathering(_) => self.refuse_body(BodyError::TimedOut, Exchange::UNKNOWN, core),
+            State::Handling(handling) => {
+                core.warn_timed_out(handling.label.method(), handling.label.path());
+                core.answered.push(504);
+                let exchange = Exchange { keep_alive: false, ..handling.exchange };
+                self.refuse(Refusal::new(504, ""), exchange, core);
+            }
+        }
+        self.advance(core)
+    }
+
+    /// The worker has begun to drain: a connection at rest may wait less long.
+    pub(crate) fn on_drain(&mut self, core: &Core) {
+        if let (State::Head { .. }, Some(deadline)) = (&self.state, self.state_deadline) {
+            self.state_deadline = Some(core.drain.idle_deadline(deadline));
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What comes from the client: heads, bodies, and what becomes of each.
+
+use std::io;
+
+use http1::{BodyDecoder, Exchange, Framing, Head, Parsed, Progress, parse_head};
+use scoreboard::Counter;
+
+use super::{Connection, Gathering, Incoming, OUTPUT_HIGH_BYTES, SKIP_BYTES_MAX, State};
+use crate::body::{BodyError, Channel};
+use crate::buffer::Buffer;
+use crate::core::Core;
+use crate::service::{Admission, Content};
+
+impl Connection {
+    /// Whether bytes from the client would be of use now. All back-pressure is here.
+    pub(super) fn wants_bytes(&self) -> bool {
+        match &self.state {
+            State::Head { .. } => self.output_left() < OUTPUT_HIGH_BYTES,
+            State::Gathering(_) | State::Skipping { .. } | State::Lingering => true,
+            State::Handling(handling) => {
+                self.input.is_empty() && handling.body.as_ref().is_some_and(Incoming::has_room)
+            }
+            State::Finishing { .. } | State::Dead => false,
+        }
+    }
+
+    /// Reads once, and feeds what came.
+    pub(super) fn read(&mut self, core: &mut Core) {
+        let mut scratch = std::mem::take(&mut core.scratch);
+        match self.stream.read(&mut scratch) {
+            Ok(0) => {
+                self.is_readable = false;
+                self.has_ended = true;
+            }
+            Ok(count) => {
+                core.block.add(Counter::BytesIn, count as u64);
+                // Less than asked for: there is no more, unless the client's end was announced together with it.
+                self.is_readable = count == scratch.len() || self.is_ending;
+                let bytes = &scratch[..count];
+                if self.input.is_empty() {
+                    let used = self.feed(bytes, core);
+                    if used < count {
+                        self.input.obtain().extend_from_slice(&bytes[used..]);
+                    }
+                } else {
+                    self.input.extend_from_slice(bytes);
+                    self.consume_input(core);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_readable = false,
+            Err(_) => self.abandon(core),
+        }
+        core.scratch = scratch;
+    }
+
+    /// Feeds what waits in `input`.
+    pub(super) fn consume_input(&mut self, core: &mut Core) {
+        if self.input.is_empty() {
+            return;
+        }
+        let mut input = std::mem::replace(&mut self.input, Buffer::none());
+        let used = self.feed(&input, core);
+        if used < input.len() {
+            input.drain(..used);
+            self.input = input;
+        }
+    }
+
+    /// Takes what the states want from the front of `bytes`; returns how many bytes that was.
+    fn feed(&mut self, bytes: &[u8], core: &mut Core) -> usize {
+        let mut used = 0;
+        while used < bytes.len() {
+            let rest = &bytes[used..];
+            let step = match &self.state {
+                State::Head { .. } if OUTPUT_HIGH_BYTES <= self.output_left() => 0,
+                State::Head { .. } => self.feed_head(rest, core),
+                State::Gathering(_) => self.feed_gathering(rest, core),
+                State::Handling(_) => self.feed_handler(rest, core),
+                State::Skipping { .. } => self.feed_skipping(rest, core),
+                // What follows the last request is of no interest.
+                State::Finishing { .. } | State::Lingering | State::Dead => rest.len(),
+            };
+            if step == 0 {
+                break;
+            }
+            used += step;
+        }
+        used
+    }
+
+    fn feed_head(&mut self, bytes: &[u8], core: &mut Core) -> usize {
+        // Out of `core`, because the head borrows it while the request runs.
+        let mut fields = std::mem::take(&mut core.fields);
+        let used = match parse_head(bytes, &core.rules, &mut self.progress, &mut fields) {
+            Ok(Parsed::Complete(head)) => {
+                self.progress = Progress::default();
+                self.begin(&head, &bytes[..head.len()], core);
+                head.len()
+            }
+            Ok(Parsed::Partial) => {
+                if matches!(self.state, State::Head { is_idle: true }) {
+                    // From its first byte on; a slow sender does not renew it.
+                    self.state = State::Head { is_idle: false };
+                    self.state_deadline = core.after(core.limits.header);
+                }
+                0
+            }
+            Err(error) => {
+                self.refuse_head(error, core);
+                bytes.len()
+            }
+        };
+        core.fields = fields;
+        used
+    }
+
+    /// A request's head is there.
+    fn begin(&mut self, head: &Head<'_>, raw: &[u8], core: &mut Core) {
+        core.block.begin(
+            core.tick,
+            head.method().as_str().as_bytes(),
+            head.path(),
+            self.peer_text.as_bytes(),
+        );
+        let mut exchange = Exchange::of(head);
+        exchange.keep_alive &= !core.drain.says_close();
+        if head.framing().is_empty() {
+            return self.call(head, exchange, Content::Whole(&[]), None, core);
+        }
+        let decoder = BodyDecoder::new(head.framing(), &core.rules.limits);
+        let mut incoming = Incoming {
+            decoder,
+            channel: None,
+            awaits_continue: head.expect_continue(),
+            deadline: None,
+        };
+        match core.service.admit(head) {
+            Admission::Gather { bytes_max } => {
+                if matches!(head.framing(), Framing::Length(length) if bytes_max < length) {
+                    return self.refuse_body(BodyError::TooLarge, exchange, core);
+                }
+                if head.expect_continue() {
+                    self.output.obtain().extend_from_slice(http1::CONTINUE);
+                }
+                let mut copy = Buffer::new();
+                copy.extend_from_slice(raw);
+                let decoder = incoming.decoder;
+                let body = Buffer::new();
+                self.state =
+                    State::Gathering(Box::new(Gathering { head: copy, decoder, body, bytes_max }));
+                self.state_deadline = core.after(core.limits.body);
+            }
+            Admission::Stream { bytes_max } => {
+                let channel = Channel::new(&core.queue, self.task_key());
+                incoming.channel = Some(channel.clone());
+                incoming.deadline = core.after(core.limits.body);
+                let offer = std::cell::RefCell::new(Some(channel));
+                let content = Content::Stream { channel: &offer, bytes_max };
+                self.call(head, exchange, content, Some(incoming), core);
+            }
+            Admission::Ignore => {
+                self.call(head, exchange, Content::Whole(&[]), Some(incoming), core)
+            }
+        }
+    }
+
+    fn feed_gathering(&mut self, bytes: &[u8], core: &mut Core) -> usize {
+        let State::Gathering(gathering) = &mut self.state else { return 0 };
+        let step = match gathering.decoder.decode(bytes) {
+            Ok(step) => step,
+            Err(error) => {
+                core.warn_invalid(&self.peer_text, &error);
+                self.refuse_body(BodyError::Malformed, Exchange::UNKNOWN, core);
+                return bytes.len();
+            }
+        };
+        let (consumed, is_done) = (step.consumed, step.done);
+        if gathering.bytes_max < (gathering.body.len() + step.data.len()) as u64 {
+            self.refuse_body(BodyError::TooLarge, Exchange::UNKNOWN, core);
+            return bytes.len();
+        }
+        gathering.body.extend_from_slice(&bytes[step.data]);
+        self.state_deadline = core.after(core.limits.body);
+        if is_done {
+            let State::Gathering(gathering) = std::mem::replace(&mut self.state, State::Dead)
+            else {
+                return 0;
+            };
+            self.call_gathered(&gathering, core);
+        }
+        consumed
+    }
+
+    /// The body of a request is there: reads the head again, and runs the handler.
+    fn call_gathered(&mut self, gathering: &Gathering, core: &mut Core) {
+        let mut fields = std::mem::take(&mut core.fields);
+        // It parsed before, by the same rules, so anything else cannot happen; the state is then Dead already.
+        if let Ok(Parsed::Complete(head)) =
+            parse_head(&gathering.head, &core.rules, &mut Progress::default(), &mut fields)
+        {
+            core.block.hold(
+                core.tick,
+                head.method().as_str().as_bytes(),
+                head.path(),
+                self.peer_text.as_bytes(),
+            );
+            let mut exchange = Exchange::of(&head);
+            exchange.keep_alive &= !core.drain.says_close();
+            self.call(&head, exchange, Content::Whole(&gathering.body), None, core);
+        }
+        core.fields = fields;
+    }
+
+    /// Passes body bytes on to the handler that is at work, as far as it has room.
+    fn feed_handler(&mut self, bytes: &[u8], core: &mut Core) -> usize {
+        let State::Handling(handling) = &mut self.state else { return 0 };
+        let Some(body) = &mut handling.body else { return 0 };
+        let Some(channel) = body.channel.clone() else { return 0 };
+        if body.decoder.is_done() {
+            return 0; // Pipelined requests wait.
+        }
+        let mut channel = channel.borrow_mut();
+        let room = channel.room().min(bytes.len());
+        if room == 0 {
+            return 0;
+        }
+        body.awaits_continue = false;
+        match body.decoder.decode(&bytes[..room]) {
+            Ok(step) => {
+                if !step.data.is_empty() {
+                    channel.put(&bytes[step.data]);
+                }
+                body.deadline = core.after(core.limits.body);
+                if step.done {
+                    body.deadline = None;
+                    channel.finish(Ok(()));
+                }
+                step.consumed
+            }
+            Err(error) => {
+                core.warn_invalid(&self.peer_text, &error);
+                channel.finish(Err(BodyError::Malformed));
+                body.deadline = None;
+                body.channel = None;
+                // The end of the body is unknown: the answer is the last, and what follows is of no interest.
+                handling.exchange.keep_alive = false;
+                0
+            }
+        }
+    }
+
+    fn feed_skipping(&mut self, bytes: &[u8], core: &mut Core) -> usize {
+        let State::Skipping { decoder, left } = &mut self.state else { return 0 };
+        match decoder.decode(bytes) {
+            Ok(step) => {
+                *left = left.saturating_sub(step.consumed as u64);
+                let is_too_much = *left == 0;
+                if step.done {
+                    self.rest(core);
+                } else if is_too_much {
+                    self.state = State::Finishing { lingers: true };
+                }
+                step.consumed
+            }
+            Err(_) => {
+                // It is answered; there is nothing to say to it any more.
+                self.state = State::Finishing { lingers: true };
+                bytes.len()
+            }
+        }
+    }
+
+    /// The client has said its last: what is begun and cannot be finished ends here.
+    pub(super) fn on_end(&mut self, core: &mut Core) {
+        match &mut self.state {
+            State::Head { .. } => self.state = State::Finishing { lingers: false },
+            State::Gathering(_) => self.abandon(core),
+            State::Handling(handling) => {
+                // It may still read the answer.
+                handling.exchange.keep_alive = false;
+                if let Some(body) = &mut handling.body
+                    && !body.decoder.is_done()
+                    && let Some(channel) = body.channel.take()
+                {
+                    body.deadline = None;
+                    channel.borrow_mut().finish(Err(BodyError::Cut));
+                }
+            }
+            State::Skipping { .. } => self.state = State::Finishing { lingers: false },
+            State::Lingering => self.state = State::Dead,
+            State::Finishing { .. } | State::Dead => (),
+        }
+    }
+
+    /// How an unwanted rest of a body is dealt with: `Some` if it is small enough to be read and dropped.
+    pub(super) fn skipping(body: Incoming) -> Option<State> {
+        let is_small = body.decoder.remaining().is_none_or(|bytes| bytes <= SKIP_BYTES_MAX);
+        // A client that still waits for `100 Continue` may send the body or not: nobody can tell.
+        (is_small && !body.awaits_continue)
+            .then_some(State::Skipping { decoder: body.decoder, left: SKIP_BYTES_MAX })
+    }
+}

@@ -1,0 +1,257 @@
+//! What goes to the client: handlers' responses, refusals, and the end of the connection.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll};
+
+use http1::{Encoder, Exchange, Finish, Head, HeadError, Refusal, ResponseError, Stamp};
+use scoreboard::Counter;
+
+use super::{Connection, Handling, Incoming, LINGER, Label, State};
+use crate::body::BodyError;
+use crate::core::Core;
+use crate::executor::TaskWaker;
+use crate::response::Response;
+use crate::service::{Answer, Content};
+
+impl Connection {
+    /// Runs the handler.
+    pub(super) fn call(
+        &mut self,
+        head: &Head<'_>,
+        exchange: Exchange,
+        content: Content<'_>,
+        body: Option<Incoming>,
+        core: &mut Core,
+    ) {
+        let called =
+            catch_unwind(AssertUnwindSafe(|| core.service.call(head, &self.peer, content)));
+        let response = match called {
+            Ok(Answer::Now(response)) => response,
+            Ok(Answer::Later(task)) => {
+                let (since, label) = (core.tick, Label::of(head));
+                self.state = State::Handling(Handling { task, exchange, since, label, body });
+                self.state_deadline = core.after(core.limits.request);
+                return self.poll(core);
+            }
+            Err(panic) => panicked(&*panic),
+        };
+        if let Some(cause) = &response.cause {
+            core.report(head.method().as_str().as_bytes(), head.path(), cause.as_ref());
+        }
+        let status = self.answer(response, exchange, body, core);
+        // Counted when the connection has had its turn: the clock is read once for all its answers.
+        core.answered.push(status);
+    }
+
+    /// Polls the handler's task, and answers if it is done.
+    pub(super) fn resume(&mut self, core: &mut Core) {
+        if let State::Handling(handling) = &self.state {
+            core.tick = sys::clock::monotonic();
+            let (method, path) = (handling.label.method(), handling.label.path());
+            core.block.hold(core.tick, method, path, self.peer_text.as_bytes());
+            self.poll(core);
+        }
+    }
+
+    fn poll(&mut self, core: &mut Core) {
+        let key = self.task_key();
+        let State::Handling(handling) = &mut self.state else { return };
+        let (inside, waker) = self.waker.get_or_insert_with(|| TaskWaker::new(&core.queue, key));
+        inside.before_poll();
+        let mut context = Context::from_waker(waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| handling.task.as_mut().poll(&mut context)));
+        core.block.let_go();
+        let response = match polled {
+            Ok(Poll::Pending) => {
+                if let Some(body) = &mut handling.body
+                    && body.awaits_continue
+                    && body.is_wanted()
+                {
+                    body.awaits_continue = false;
+                    self.output.obtain().extend_from_slice(http1::CONTINUE);
+                }
+                return;
+            }
+            Ok(Poll::Ready(response)) => response,
+            Err(panic) => panicked(&*panic),
+        };
+        // The task is dropped here, before its answer is written: it holds nothing that the answer needs.
+        let State::Handling(Handling { exchange, since, label, body, .. }) =
+            std::mem::replace(&mut self.state, State::Dead)
+        else {
+            return;
+        };
+        if let Some(cause) = &response.cause {
+            core.report(label.method(), label.path(), cause.as_ref());
+        }
+        let status = self.answer(response, exchange, body, core);
+        let now = sys::clock::monotonic();
+        core.block.finish(status, now.saturating_sub(since));
+        core.tick = now;
+    }
+
+    /// Puts a response into the output and decides what follows; returns the status that was really sent.
+    fn answer(
+        &mut self,
+        response: Response,
+        mut exchange: Exchange,
+        body: Option<Incoming>,
+        core: &mut Core,
+    ) -> u16 {
+        core.block.let_go();
+        let client_keeps = exchange.keep_alive;
+        // Asked again: the drain may have begun while the handler was at work.
+        exchange.keep_alive &= !core.drain.says_close() && !response.is_last;
+        let after = match body {
+            Some(body) if !body.decoder.is_done() => {
+                let skipping = Connection::skipping(body).filter(|_| exchange.keep_alive);
+                exchange.keep_alive = skipping.is_some();
+                Some(skipping.unwrap_or(State::Finishing { lingers: true }))
+            }
+            _ => None,
+        };
+        let out = self.output.obtain();
+        let mut status = response.status;
+        let finish = match encode(out, exchange, core.date.stamp(), &response) {
+            Ok(finish) => finish,
+            Err(error) => {
+                core.kernel.log.error(format_args!("Error handling request: {error}"));
+                status = 500;
+                Refusal::new(500, "").write(out, exchange, core.date.stamp())
+            }
+        };
+        match (after, finish) {
+            (None, Finish::KeepAlive) => self.rest(core),
+            (Some(after), Finish::KeepAlive) => {
+                self.state = after;
+                self.state_deadline = core.after(core.limits.body);
+            }
+            // Whoever asked for the close has nothing more to say; others may be sending already.
+            (after, _) => {
+                let lingers = after.is_some() || client_keeps || !self.input.is_empty();
+                self.state = State::Finishing { lingers };
+                self.state_deadline = None;
+            }
+        }
+        status
+    }
+
+    /// The connection waits for its next request.
+    pub(super) fn rest(&mut self, core: &mut Core) {
+        self.state = State::Head { is_idle: true };
+        let deadline = core.now() + core.limits.keep_alive;
+        self.state_deadline = Some(core.drain.idle_deadline(deadline));
+    }
+
+    /// The head of a request broke the rules.
+    pub(super) fn refuse_head(&mut self, error: HeadError, core: &mut Core) {
+        core.block.add(Counter::RefusedBadRequest, 1);
+        core.warn_invalid(&self.peer_text, &error);
+        self.refuse(Refusal::new(error.status(), error.reason()), Exchange::UNKNOWN, core);
+    }
+
+    /// The body of a request will not be read to its end.
+    pub(super) fn refuse_body(
+        &mut self,
+        error: BodyError,
+        mut exchange: Exchange,
+        core: &mut Core,
+    ) {
+        core.block.add(
+            match error {
+                BodyError::TooLarge => Counter::RefusedTooLarge,
+                BodyError::TimedOut => Counter::RefusedBodyTimeout,
+                BodyError::Malformed | BodyError::Cut => Counter::RefusedBadRequest,
+            },
+            1,
+        );
+        core.block.let_go();
+        core.answered.push(error.status());
+        exchange.keep_alive = false;
+        self.refuse(Refusal::new(error.status(), ""), exchange, core);
+    }
+
+    /// Says why, and ends the connection.
+    pub(super) fn refuse(&mut self, refusal: Refusal<'_>, exchange: Exchange, core: &mut Core) {
+        let _ = refusal.write(self.output.obtain(), exchange, core.date.stamp());
+        self.state = State::Finishing { lingers: true };
+        self.state_deadline = None;
+    }
+
+    /// Bytes that wait for the client to take them.
+    pub(super) fn output_left(&self) -> usize {
+        self.output.len() - self.written
+    }
+
+    /// Writes what the client takes, and closes after the last response.
+    pub(super) fn flush(&mut self, core: &mut Core) {
+        while self.is_writable && self.written < self.output.len() {
+            match self.stream.write(&self.output[self.written..]) {
+                Ok(0) => return self.abandon(core),
+                Ok(count) => {
+                    core.block.add(Counter::BytesOut, count as u64);
+                    self.written += count;
+                    self.write_deadline = None; // The client takes something: the time runs anew.
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
+                Err(_) => return self.abandon(core),
+            }
+        }
+        if self.written < self.output.len() {
+            if self.write_deadline.is_none() {
+                self.write_deadline = core.after(core.limits.write);
+            }
+            return;
+        }
+        self.output.release();
+        self.written = 0;
+        self.write_deadline = None;
+        if let State::Finishing { lingers } = self.state {
+            self.state = if lingers && !self.has_ended && self.stream.half_close().is_ok() {
+                // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
+                self.state_deadline = Some(core.now() + LINGER);
+                State::Lingering
+            } else {
+                State::Dead
+            };
+        }
+    }
+}
+
+/// Encodes `response`; on an error `out` is as it was.
+fn encode(
+    out: &mut Vec<u8>,
+    exchange: Exchange,
+    stamp: &Stamp,
+    response: &Response,
+) -> Result<Finish, ResponseError> {
+    let body = response.body.as_bytes();
+    if response.fields.is_empty()
+        && (200..=999).contains(&response.status)
+        && let Some(Cow::Borrowed(content_type)) = response.content_type
+    {
+        http1::respond(out, &exchange, stamp, response.status, content_type, body);
+        return Ok(if exchange.keep_alive { Finish::KeepAlive } else { Finish::Close });
+    }
+    let mut encoder = Encoder::new(out, exchange, stamp, response.status)?;
+    for (name, value) in &response.fields {
+        encoder.field(name, value.as_bytes())?;
+    }
+    if let Some(content_type) = &response.content_type {
+        encoder.field("Content-Type", content_type.as_bytes())?;
+    }
+    Ok(encoder.finish(body))
+}
+
+/// The answer for a handler that panicked; its message is the cause.
+fn panicked(panic: &(dyn Any + Send)) -> Response {
+    let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "unknown".to_owned(),
+    };
+    Response::error(500).because(format!("panic: {message}").into())
+}

@@ -1,0 +1,139 @@
+//! What all connections of a loop share while they are served.
+
+use std::error::Error;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http1::{FieldStorage, Limits, Policy, Rules};
+use scoreboard::Block;
+use shared::settings::Settings;
+
+use crate::clock::Date;
+use crate::context::Kernel;
+use crate::drain::Drain;
+use crate::error::Chain;
+use crate::executor::ReadyQueue;
+use crate::peer::PeerText;
+use crate::service::Service;
+
+/// Bytes asked for in one read. What a read brings is parsed where it lies; only a rest is copied.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The time limits of connections; `None` is without limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeLimits {
+    pub(crate) header: Option<Duration>,
+    pub(crate) body: Option<Duration>,
+    pub(crate) write: Option<Duration>,
+    pub(crate) request: Option<Duration>,
+    pub(crate) keep_alive: Duration,
+}
+
+impl TimeLimits {
+    pub(crate) fn of(settings: &Settings) -> TimeLimits {
+        TimeLimits {
+            header: Settings::limit(settings.header_timeout),
+            body: Settings::limit(settings.body_timeout),
+            write: Settings::limit(settings.write_timeout),
+            request: settings.request_limit(),
+            keep_alive: settings.keepalive,
+        }
+    }
+}
+
+/// What the parser needs to know of the settings.
+pub(crate) fn rules(settings: &Settings) -> Rules {
+    let limits = Limits {
+        request_line_bytes_max: settings.limit_request_line,
+        fields_max: settings.limit_request_fields,
+        field_bytes_max: settings.limit_request_field_size,
+    };
+    Rules { limits, policy: Policy::default() }
+}
+
+/// What all connections share: the application, the clock, the scoreboard, and memory for one turn.
+pub(crate) struct Core {
+    pub(crate) service: Box<dyn Service>,
+    pub(crate) kernel: Rc<Kernel>,
+    pub(crate) rules: Rules,
+    pub(crate) limits: TimeLimits,
+    pub(crate) drain: Drain,
+    pub(crate) block: Block<'static>,
+    pub(crate) queue: Arc<ReadyQueue>,
+    pub(crate) date: Date,
+    pub(crate) fields: FieldStorage,
+    pub(crate) scratch: Vec<u8>,
+    /// `CLOCK_MONOTONIC` in nanoseconds, as it was read last.
+    pub(crate) tick: u64,
+    /// Statuses of answers given since `tick`, to be counted with the time they took.
+    pub(crate) answered: Vec<u16>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        service: Box<dyn Service>,
+        kernel: Rc<Kernel>,
+        block: Block<'static>,
+        queue: Arc<ReadyQueue>,
+    ) -> Core {
+        let settings = &kernel.settings;
+        Core {
+            rules: rules(settings),
+            limits: TimeLimits::of(settings),
+            drain: Drain::new(settings.graceful_timeout),
+            date: Date::new(kernel.clock.now()),
+            service,
+            kernel,
+            block,
+            queue,
+            fields: FieldStorage::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            tick: sys::clock::monotonic(),
+            answered: Vec::new(),
+        }
+    }
+
+    /// The time of this turn.
+    pub(crate) fn now(&self) -> Instant {
+        self.kernel.clock.now()
+    }
+
+    /// When something that may take `limit` from now is overdue.
+    pub(crate) fn after(&self, limit: Option<Duration>) -> Option<Instant> {
+        limit.map(|limit| self.now() + limit)
+    }
+
+    /// Counts the answers given since the last call, with one look at the clock for all.
+    pub(crate) fn settle(&mut self) {
+        if self.answered.is_empty() {
+            return;
+        }
+        let now = sys::clock::monotonic();
+        let duration = now.saturating_sub(self.tick);
+        for status in self.answered.drain(..) {
+            self.block.finish(status, duration);
+        }
+        self.tick = now;
+    }
+
+    /// A request could not be understood.
+    pub(crate) fn warn_invalid(&self, peer: &PeerText, error: &dyn fmt::Display) {
+        self.kernel.log.warning(format_args!("Invalid request from ip={peer}: {error}"));
+    }
+
+    /// A handler failed.
+    pub(crate) fn report(&self, method: &[u8], path: &[u8], cause: &dyn Error) {
+        let (method, path) = (method.escape_ascii(), path.escape_ascii());
+        self.kernel
+            .log
+            .error(format_args!("Error handling request {method} {path}: {}", Chain(cause)));
+    }
+
+    /// A handler took too long.
+    pub(crate) fn warn_timed_out(&self, method: &[u8], path: &[u8]) {
+        let (method, path) = (method.escape_ascii(), path.escape_ascii());
+        self.kernel.log.warning(format_args!("Request timed out: {method} {path}"));
+    }
+}

@@ -1,0 +1,116 @@
+//! Why a handler could not answer.
+//!
+//! Any error becomes an [`Error`] by `?`. What the client sees depends on what it was: a database that is
+//! away is 503 with `Retry-After`, a body that broke a rule is that rule's status, all else is 500; only the
+//! last is logged, for someone must act.
+
+use std::any::Any;
+use std::fmt;
+use std::time::Duration;
+
+use crate::body::BodyError;
+use crate::response::{IntoResponse, Response};
+
+/// What a handler returns: a response, or the reason why there is none.
+pub type Result<T = Response> = std::result::Result<T, Error>;
+
+/// What clients are asked to wait for when the database is away.
+const DATABASE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a handler could not answer; made by `?` from any error.
+///
+/// It is not itself a `std::error::Error` (as in other such types, so that `?` can take all of them).
+pub struct Error {
+    status: u16,
+    retry_after: Option<Duration>,
+    cause: Option<Box<dyn std::error::Error>>,
+}
+
+impl Error {
+    /// A refusal with this status, and the usual page for it.
+    #[must_use]
+    pub fn status(status: u16) -> Error {
+        Error { status, retry_after: None, cause: None }
+    }
+
+    /// Something failed that `cause` describes: 500, and the cause is logged.
+    #[must_use]
+    pub fn internal(cause: impl Into<Box<dyn std::error::Error>>) -> Error {
+        Error { status: 500, retry_after: None, cause: Some(cause.into()) }
+    }
+}
+
+impl<E: std::error::Error + 'static> From<E> for Error {
+    fn from(error: E) -> Error {
+        let any: &dyn Any = &error;
+        if any.downcast_ref::<pg::Error>().is_some_and(pg::Error::is_unavailable) {
+            // Not logged here: the database's own state changes are, once each.
+            Error { status: 503, retry_after: Some(DATABASE_RETRY_AFTER), cause: None }
+        } else if let Some(body) = any.downcast_ref::<BodyError>() {
+            Error::status(body.status())
+        } else {
+            Error::internal(error)
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Some(cause) => write!(out, "{}: {}", self.status, Chain(cause.as_ref())),
+            None => write!(out, "{}", self.status),
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = Response::error(self.status);
+        if let Some(wait) = self.retry_after {
+            response = response.retry_after(wait);
+        }
+        match self.cause {
+            Some(cause) => response.because(cause),
+            None => response,
+        }
+    }
+}
+
+/// An error with its sources, on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'a));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(out, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_inside_is_kept_for_the_log_and_not_shown() {
+        let failed: std::result::Result<(), _> = Err(std::io::Error::other("disk on fire"));
+        let answer = (|| -> Result {
+            failed?;
+            Ok(Response::text("fine"))
+        })()
+        .into_response();
+        assert_eq!(answer.status, 500);
+        assert_eq!(answer.body.as_bytes(), b"500 Internal Server Error\n");
+        assert_eq!(Chain(answer.cause.unwrap().as_ref()).to_string(), "disk on fire");
+    }
+
+    #[test]
+    fn a_body_over_its_limit_is_413() {
+        let error = Error::from(BodyError::TooLarge);
+        assert_eq!(error.into_response().status, 413);
+    }
+}

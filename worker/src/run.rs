@@ -1,0 +1,195 @@
+//! From `main` to the loop and back: what a worker does once.
+//!
+//! - The application is built after exec, when settings, log and database handle are there.
+//! - READY=1 is said when the application is built, the first attempt at the database is concluded and every
+//!   listener is waited on: from then on the master may send an older worker away.
+
+use std::cell::{Cell, RefCell};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::Poll;
+use scoreboard::State;
+use shared::exit;
+use shared::settings::Settings;
+use sys::signal::Caught;
+
+use crate::app::App;
+use crate::clock::Clock;
+use crate::context::{Boot, Context, Kernel, Sleeps};
+use crate::contract::Inheritance;
+use crate::core::Core;
+use crate::error::Chain;
+use crate::event_loop::{ALARM, EventLoop, FIRST_DATABASE, Turn};
+use crate::executor::ReadyQueue;
+use crate::log::Log;
+
+/// Why an application could not be built; any error becomes one by `?`.
+pub type BootError = Box<dyn std::error::Error>;
+
+/// Longest wait for the first attempt at the database before the worker says that it is ready.
+const DATABASE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Runs an application as a worker, until its master (or a signal) ends it. What `main` returns.
+///
+/// `build` is called once, after settings, log and database handle are there. An error from it ends the worker with
+/// exit code 4, "application not loadable", which tells a master not to try again and again.
+///
+/// Without a master the program binds `127.0.0.1:$PORT` (8000) by itself.
+pub fn run<S: 'static>(build: impl FnOnce(&Boot) -> Result<App<S>, BootError>) -> ExitCode {
+    let code = match Inheritance::take() {
+        Ok(inheritance) => serve(inheritance, build),
+        Err(error) => {
+            Log::to_stderr().error(format_args!("{}", Chain(&error)));
+            exit::WORKER_BOOT
+        }
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn serve<S: 'static>(
+    inheritance: Inheritance,
+    build: impl FnOnce(&Boot) -> Result<App<S>, BootError>,
+) -> i32 {
+    let Inheritance { slot, generation, settings, listeners, block, lifeline, notifier, own } =
+        inheritance;
+    let pid = std::process::id();
+    block.start(pid);
+    let log = Log::open(&settings);
+    log.info(format_args!("Booting worker with pid: {pid}"));
+    let tell = |message: &str| {
+        if let Some(notifier) = &notifier {
+            // A master that is gone is noticed by the lifeline.
+            let _ = notifier.send(message);
+        }
+    };
+    let failed = |log: &Log, code: i32, what: &str, why: &str| {
+        log.error(format_args!("{what}: {why}"));
+        tell(&format!("ERRNO={code}\nSTATUS={what}: {}", why.replace('\n', " ")));
+        code
+    };
+    let parts = match Parts::make(settings, log, block) {
+        Ok(parts) => parts,
+        Err((log, error)) => {
+            return failed(&log, exit::WORKER_BOOT, "Worker failed to boot", &error.to_string());
+        }
+    };
+    let kernel = Rc::clone(&parts.kernel);
+    let boot = Boot { kernel: Rc::clone(&kernel), slot, generation };
+    let built = build(&boot).and_then(|app| {
+        let service = app.into_service(|state| Context::new(state, Rc::clone(&kernel)));
+        service.map_err(BootError::from)
+    });
+    let service = match built {
+        Ok(service) => service,
+        Err(error) => {
+            return failed(
+                &kernel.log,
+                exit::APP_LOAD,
+                "Application cannot be loaded",
+                &Chain(&*error).to_string(),
+            );
+        }
+    };
+    let core = Core::new(service, Rc::clone(&kernel), block, parts.queue);
+    let event_loop = EventLoop::new(parts.poll, core, listeners, parts.signals, lifeline);
+    let code = match event_loop {
+        Ok(mut event_loop) => match until_ready(&mut event_loop) {
+            Ok(Turn::GoOn) => {
+                block.set_state(State::Ready);
+                tell("READY=1");
+                go_on(&mut event_loop)
+            }
+            Ok(Turn::Over) => exit::OK,
+            Err(error) => {
+                failed(&kernel.log, exit::WORKER_BOOT, "Worker failed to boot", &error.to_string())
+            }
+        },
+        Err(error) => {
+            failed(&kernel.log, exit::WORKER_BOOT, "Worker failed to boot", &error.to_string())
+        }
+    };
+    kernel.database.close();
+    if let Some(group) = own {
+        // Nobody else holds it; a path that cannot be removed is found to be stale by the next one who binds it.
+        let _ = group.close_and_unlink();
+    }
+    kernel.log.info(format_args!("Worker exiting (pid: {pid})"));
+    kernel.log.flush();
+    code
+}
+
+/// What there is before the application.
+struct Parts {
+    poll: Poll,
+    queue: std::sync::Arc<ReadyQueue>,
+    signals: Caught,
+    kernel: Rc<Kernel>,
+}
+
+impl Parts {
+    fn make(
+        settings: Settings,
+        log: Log,
+        block: scoreboard::Block<'static>,
+    ) -> Result<Parts, (Log, std::io::Error)> {
+        let made = (|| {
+            let signals = Caught::install()?;
+            // A test runs several workers in one process, which then share the report.
+            let _ = block.report_on_abort();
+            let poll = Poll::new()?;
+            let queue = ReadyQueue::new(mio::Waker::new(poll.registry(), ALARM)?);
+            let registry = poll.registry().try_clone()?;
+            Ok((signals, poll, queue, registry))
+        })();
+        let (signals, poll, queue, registry) = match made {
+            Ok(made) => made,
+            Err(error) => return Err((log, error)),
+        };
+        let clock = Clock::new();
+        let database =
+            crate::database::open(&settings, &log, registry, FIRST_DATABASE, clock.now());
+        let kernel = Rc::new(Kernel {
+            settings,
+            log,
+            clock,
+            database,
+            is_draining: Cell::new(false),
+            spawned: RefCell::new(Vec::new()),
+            sleeps: RefCell::new(Sleeps::default()),
+        });
+        Ok(Parts { poll, queue, signals, kernel })
+    }
+}
+
+/// Turns until the first attempt at the database is concluded, then until every listener is waited on.
+fn until_ready(event_loop: &mut EventLoop) -> std::io::Result<Turn> {
+    let database_until = Instant::now() + DATABASE_WAIT_MAX;
+    let is_settled = |event_loop: &mut EventLoop| event_loop.core().kernel.database.is_settled();
+    while !is_settled(event_loop) && Instant::now() < database_until {
+        if event_loop.turn(None)? == Turn::Over {
+            return Ok(Turn::Over);
+        }
+    }
+    event_loop.open();
+    while !event_loop.is_open() {
+        if event_loop.turn(None)? == Turn::Over {
+            return Ok(Turn::Over);
+        }
+    }
+    Ok(Turn::GoOn)
+}
+
+fn go_on(event_loop: &mut EventLoop) -> i32 {
+    loop {
+        match event_loop.turn(None) {
+            Ok(Turn::GoOn) => (),
+            Ok(Turn::Over) => return exit::OK,
+            Err(error) => {
+                event_loop.core().kernel.log.error(format_args!("The event loop failed: {error}"));
+                return exit::RUNTIME;
+            }
+        }
+    }
+}
