@@ -1,5 +1,7 @@
 //! What a small request and its answer cost without any I/O, in nanoseconds each: `cargo bench -p http1`.
 
+#![allow(clippy::print_stdout, missing_docs, reason = "a benchmark prints")]
+
 use std::hint::black_box;
 use std::time::Instant;
 

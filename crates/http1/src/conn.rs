@@ -71,7 +71,7 @@ pub enum State {
         /// When the request was complete enough to be handled: starts the request timeout.
         since: Instant,
     },
-    /// The response is complete; some of it may not have left yet.
+    /// The response is complete; some of it may not have left yet. What still comes of the body is thrown away.
     Writing {
         /// How much of the request's body has come.
         body: Body,
@@ -118,7 +118,8 @@ pub enum Event {
     ContinueSent,
     /// The end of the request's body was reached.
     BodyDone,
-    /// The response in hand says `Connection: close`, or its framing demands it.
+    /// The response in hand says `Connection: close`, its framing demands it, or the request's body turned out to have
+    /// no end that can be found.
     CloseAfter,
     /// The whole response is in the write buffer.
     ResponseBuilt,
@@ -131,11 +132,11 @@ pub enum Event {
         /// Bytes in the read buffer that are not parsed.
         unread: usize,
     },
-    /// The body to be discarded, or what comes while lingering, is more than the limit.
-    TooMuchDiscarded,
+    /// What is read only to be thrown away is more than its limit, or is no body.
+    DiscardGivenUp,
     /// The worker drains and its time is over for idle connections.
     CloseIdle,
-    /// The deadline of the state has passed.
+    /// The deadline of the state has passed and nothing is to be said about it. To say 408 first: [`Event::Refused`].
     TimedOut,
     /// The peer closed its sending side.
     PeerClosed,
@@ -222,6 +223,9 @@ impl State {
             (S::Handling { body, after, since }, E::CloseAfter) => {
                 S::Handling { body, after: after.closing(), since }
             }
+            (S::Writing { body, after, since }, E::CloseAfter) => {
+                S::Writing { body, after: after.closing(), since }
+            }
             (S::Handling { body, after, .. }, E::ResponseBuilt) => {
                 S::Writing { body, after, since: now }
             }
@@ -249,8 +253,8 @@ impl State {
 
             // The end.
             (S::Lingering { .. }, E::BytesRead) => self,
-            (S::Discarding { .. }, E::TooMuchDiscarded) => S::Lingering { since: now },
-            (S::Lingering { .. }, E::TooMuchDiscarded | E::PeerClosed) => S::Closing,
+            (S::Discarding { .. }, E::DiscardGivenUp) => S::Lingering { since: now },
+            (S::Lingering { .. }, E::DiscardGivenUp | E::PeerClosed) => S::Closing,
             (S::KeepAlive { .. }, E::CloseIdle) => S::Closing,
             (_, E::CloseIdle) => self,
             // The peer sends no more, but may still read: a complete request gets its answer.
@@ -324,6 +328,8 @@ impl State {
             State::Handling { body: Body::Arriving { .. } | Body::Awaited { .. }, .. } => {
                 wants_body
             }
+            // The handler is done with the body, and the client may not read before it has sent all of it.
+            State::Writing { body: Body::Arriving { .. }, .. } => true,
             // Back-pressure: no further request is read before the answers to the earlier ones have left.
             State::Handling { .. } | State::Writing { .. } | State::Closing => false,
         };
@@ -332,8 +338,7 @@ impl State {
 
     /// Returns when this state has lasted too long; [`Event::TimedOut`] is due then.
     ///
-    /// While a request is with its handler the earliest of its limits counts; `has_unsent` says whether the client is
-    /// the one who keeps it waiting.
+    /// While a request is with its handler the earliest of its limits counts.
     #[must_use]
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<Instant> {
         let after = |since: Instant, limit: Option<Duration>| {

@@ -3,6 +3,8 @@
 //! In a `.http` file line ends count for nothing and `\r`, `\n`, `\t`, `\\`, `\xHH` stand for bytes. A `.want` file may
 //! begin with a line `rules …`. To write the wants of new fixtures, run with `UPDATE_FIXTURES=1` and read the diff.
 
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::fs;
