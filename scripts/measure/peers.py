@@ -1,0 +1,78 @@
+"""The servers to measure. A further one is a function that returns its command line, and an entry in ALL."""
+
+import http.client
+import os
+import shlex
+import signal
+import subprocess
+import time
+
+from . import cpu
+from .postgres import free_port
+
+
+def monoceros(port, database, flags):
+    options = ["--workers", str(flags.workers), "--bind", f"127.0.0.1:{port}", "--database", database.url()]
+    return [flags.master, *options, *shlex.split(flags.options)]
+
+
+def floor(port, database, flags):
+    options = ["--workers", str(flags.workers), "--bind", f"127.0.0.1:{port}", "--postgres", database.address()]
+    return [flags.floor, *options]
+
+
+ALL = {"monoceros": monoceros, "floor": floor}
+DEFAULT = ["floor", "monoceros"]
+
+
+class Peer:
+    def __init__(self, name, port, process):
+        self.name, self.port, self.process = name, port, process
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def get(self, path):
+        """One request on a connection of its own: (status, headers, body)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+        finally:
+            connection.close()
+
+    def pids(self):
+        return cpu.tree(self.process.pid)
+
+    def lives(self):
+        return self.process.poll() is None
+
+    def stop(self):
+        if self.lives():
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                # Its own session: nothing else is in that process group.
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+
+def start(name, database, flags, out):
+    """Starts a server and waits until it answers from the database."""
+    port = free_port()
+    log = open(out / f"{name}.log", "wb")
+    command = ALL[name](port, database, flags)
+    peer = Peer(name, port, subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            if peer.get("/db")[0] == 200:
+                return peer
+        except OSError:
+            pass
+        if not peer.lives() or time.monotonic() > deadline:
+            peer.stop()
+            raise SystemExit(f"bench: {name} does not answer; see {log.name}")
+        time.sleep(0.05)
