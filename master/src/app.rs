@@ -14,7 +14,7 @@ const BUNDLED: &str = "worker";
 /// A program for the slots, found and executable when it was looked at; a worker executes whatever is there by then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct App {
-    /// The program, absolute or relative to the working directory.
+    /// The program, absolute.
     pub program: PathBuf,
     /// Its arguments, its own name first.
     pub args: Vec<String>,
@@ -40,29 +40,36 @@ pub enum AppError {
 }
 
 impl App {
-    /// Finds the program that `settings` ask for; `own_program` is the master's, for the one beside it.
+    /// Finds the program that `settings` ask for; relative paths start at `directory`.
+    ///
+    /// `own_program` is the master's own, for the one beside it.
     ///
     /// # Errors
     ///
     /// Why it cannot be run.
-    pub fn find(settings: &Settings, own_program: Option<&Path>) -> Result<App, AppError> {
+    pub fn find(
+        settings: &Settings,
+        directory: &Path,
+        own_program: Option<&Path>,
+    ) -> Result<App, AppError> {
         match (settings.app.as_deref(), settings.command.as_slice()) {
             (Some(_), [_, ..]) => Err(AppError::Both),
             (None, [name, ..]) => {
                 let path = std::env::var_os("PATH");
                 let program = sys::spawn::find_program(OsStr::new(name), path.as_deref())
                     .ok_or_else(|| AppError::NotFound(name.clone()))?;
+                let program = directory.join(program);
                 check(&program)?;
                 Ok(App { program, args: settings.command.clone(), is_foreign: true })
             }
             (Some(app), []) => {
-                let path = Path::new(app);
+                let path = directory.join(app);
                 // gunicorn's users write `module:callable`, or `module` alone; a program has a slash or is a file here.
                 if !app.contains('/') && !path.is_file() {
                     return Err(AppError::Python(app.to_owned()));
                 }
-                check(path)?;
-                Ok(App { program: path.to_owned(), args: vec![app.to_owned()], is_foreign: false })
+                check(&path)?;
+                Ok(App { program: path, args: vec![app.to_owned()], is_foreign: false })
             }
             (None, []) => {
                 let folder = own_program.and_then(Path::parent).ok_or(AppError::NoBundled)?;
@@ -83,8 +90,6 @@ impl App {
     #[must_use]
     pub fn c_program(&self) -> Option<CString> {
         let bytes = self.program.as_os_str().as_bytes();
-        // A name without a slash must not be taken for one in PATH.
-        let bytes = if bytes.contains(&b'/') { bytes.to_vec() } else { [b"./", bytes].concat() };
         CString::new(bytes).ok()
     }
 }
@@ -127,32 +132,36 @@ mod tests {
 
     #[test]
     fn programs_are_told_from_python_applications() {
-        let app = App::find(&settings(Some("/bin/sh"), &[]), None).unwrap();
+        let app = App::find(&settings(Some("/bin/sh"), &[]), Path::new("/"), None).unwrap();
         assert!(!app.is_foreign && app.args == ["/bin/sh"], "{app:?}");
         for python in ["app:app", "package.module:create()", "wsgi"] {
             assert_eq!(
-                App::find(&settings(Some(python), &[]), None),
+                App::find(&settings(Some(python), &[]), Path::new("/"), None),
                 Err(AppError::Python(python.into()))
             );
         }
-        let missing = App::find(&settings(Some("./nowhere"), &[]), None);
-        assert_eq!(missing, Err(AppError::NoProgram("./nowhere".into())));
+        let missing = App::find(&settings(Some("./nowhere"), &[]), Path::new("/"), None);
+        assert_eq!(missing, Err(AppError::NoProgram("/./nowhere".into())));
     }
 
     #[test]
     fn commands_are_found_in_path_and_keep_their_arguments() {
-        let app = App::find(&settings(None, &["sh", "-c", "true"]), None).unwrap();
+        let app = App::find(&settings(None, &["sh", "-c", "true"]), Path::new("/"), None).unwrap();
         assert!(
             app.is_foreign && app.program.is_absolute() && app.args == ["sh", "-c", "true"],
             "{app:?}"
         );
-        assert_eq!(App::find(&settings(Some("/bin/sh"), &["sh"]), None), Err(AppError::Both));
+        assert_eq!(
+            App::find(&settings(Some("/bin/sh"), &["sh"]), Path::new("/"), None),
+            Err(AppError::Both)
+        );
     }
 
     #[test]
     fn the_bundled_application_lies_beside_the_master() {
         let error =
-            App::find(&settings(None, &[]), Some(Path::new("/nowhere/master"))).unwrap_err();
+            App::find(&settings(None, &[]), Path::new("/"), Some(Path::new("/nowhere/master")))
+                .unwrap_err();
         assert_eq!(error, AppError::NoProgram("/nowhere/worker".into()));
     }
 }

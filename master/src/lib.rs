@@ -1,7 +1,19 @@
 //! The arbiter: binds, forks workers, supervises them.
+//!
+//! Read [`arbiter`] first, then [`fleet`]: the loop, and the decisions it carries out. [`config`] turns what the process
+//! was started with into settings; [`process`] starts a worker under the contract of [`shared::contract`].
 
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod arbiter;
 pub mod cli;
+pub mod clock;
+pub mod companion;
+pub mod config;
 pub mod fleet;
+pub mod generation;
+pub mod journal;
+pub mod pidfile;
+pub mod proc;
+pub mod process;

@@ -1,4 +1,102 @@
-//! The program `master`.
+//! The program `master`: reads the settings, then hands over to the arbiter.
+
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::env;
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use master::arbiter::Arbiter;
+use master::companion::{self, EMBEDDED_COMMAND};
+use master::config::{Invocation, LoadError, Loaded};
+use master::journal::Journal;
+use shared::exit;
+
+fn main() -> ExitCode {
+    // Every code of ours is from 0 to 255.
+    ExitCode::from(u8::try_from(run()).unwrap_or(1))
+}
+
+fn run() -> i32 {
+    let mut args = env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == EMBEDDED_COMMAND) {
+        return companion::embedded_postgres(args);
+    }
+    // Before anything is opened: the numbers after 2 may be listeners that were passed to us.
+    let inherited = match net::inherit::take() {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(&error, exit::CANNOT_BIND),
+    };
+    let invocation = Invocation::of_this_process();
+    let loaded = match invocation.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(&error),
+    };
+    if loaded.settings().print_config {
+        return answer(&loaded.resolved.print());
+    }
+    if loaded.settings().check_config {
+        return exit::OK;
+    }
+    start(invocation, loaded, inherited)
+}
+
+fn start(invocation: Invocation, loaded: Loaded, inherited: Vec<net::inherit::Inherited>) -> i32 {
+    if let Err(error) = env::set_current_dir(&loaded.directory) {
+        say(&format!("master: cannot enter {}: {error}", loaded.directory.display()));
+        return exit::CONFIG;
+    }
+    let journal = match Journal::open(loaded.settings()) {
+        Ok(journal) => journal,
+        Err(error) => {
+            let name = loaded.settings().errorlog.clone().unwrap_or_default();
+            say(&format!("master: cannot open errorlog {name}: {error}"));
+            return exit::CONFIG;
+        }
+    };
+    match Arbiter::start(invocation, loaded, inherited, journal.clone()) {
+        Ok(arbiter) => arbiter.run(),
+        Err(error) => {
+            journal.error(&chain(&error));
+            journal.flush();
+            error.exit_code()
+        }
+    }
+}
+
+/// Says what is wrong with the settings.
+fn refuse(error: &LoadError) -> i32 {
+    let code = error.exit_code();
+    match error {
+        LoadError::Usage(error) if code == exit::OK => return answer(&error.render().to_string()),
+        LoadError::Usage(_) => say(error.to_string().trim_end()),
+        LoadError::File { .. } => say(&format!("master: {}", chain(error))),
+        LoadError::Settings(problems) => {
+            say(&problems.to_string());
+            let count = problems.0.len();
+            say(&format!("master: nothing was started: {count} wrong settings, exit code {code}"));
+        }
+    }
+    code
+}
+
+fn fail(error: &dyn Error, code: i32) -> i32 {
+    say(&format!("master: {}", chain(error)));
+    code
+}
+
+fn chain(error: &dyn Error) -> String {
+    master::arbiter::chain(error)
+}
+
+fn answer(text: &str) -> i32 {
+    // A reader that went away has read enough.
+    let _ = io::stdout().write_all(text.as_bytes());
+    exit::OK
+}
+
+fn say(text: &str) {
+    // Nobody to hear it: the exit code says it too.
+    let _ = writeln!(io::stderr(), "{text}");
+}

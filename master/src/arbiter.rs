@@ -1,0 +1,210 @@
+//! The arbiter: the loop that keeps workers alive.
+//!
+//! - One thread; it waits in one `poll` and nowhere else. No lock, no sleep, nothing that can block or panic.
+//! - What arrives becomes an [`Event`]; the fleet changes; its plan is performed. Decisions are in `fleet`, doing is here.
+//! - All deadlines are by a clock that stands still while the master itself does, so a stopped master kills nobody.
+
+mod act;
+mod boot;
+mod companion;
+mod departure;
+mod hear;
+mod manager;
+mod reload;
+mod stop;
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use net::notify::Receiver;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use scoreboard::Scoreboard;
+use shared::contract::Notice;
+use shared::settings::Settings;
+use sys::signal::SignalFd;
+use sys::{Pid, Signal};
+
+use crate::clock::Clock;
+use crate::config::Invocation;
+use crate::fleet::{Fleet, Id, Limits};
+use crate::generation::Generation;
+use crate::journal::Journal;
+use crate::pidfile::PidFile;
+use crate::process::{Environment, Process};
+
+pub use boot::StartError;
+use companion::Companion;
+use manager::Manager;
+use reload::ReloadBook;
+pub use reload::chain;
+use stop::StopBook;
+
+/// Something that happened outside. Deadlines are no events: the plan looks at the clock after every wait.
+#[derive(Debug)]
+enum Event {
+    /// A signal came.
+    Signal(Signal),
+    /// A process said something.
+    Notice(Pid, Notice),
+    /// A child ended, or an orphan if there is no id.
+    Ended(Option<Id>),
+}
+
+/// Longest wait: heartbeats are looked at this often, and a systemd watchdog is fed.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Notices taken in one turn; the rest wait, so that a chatty worker cannot keep the loop from the others.
+const NOTICES_PER_TURN_MAX: usize = 256;
+
+/// Plans performed in one turn. A plan that never comes to rest is a mistake, which must not become an endless loop.
+const PLANS_PER_TURN_MAX: usize = 16;
+
+/// Processes with a scoreboard block at one time: slots, their replacements, and drains that take long.
+const PROCESSES_MAX: usize = 2 * crate::fleet::SLOTS_MAX;
+
+/// The arbiter.
+pub struct Arbiter {
+    invocation: Invocation,
+    environment: Environment,
+    journal: Journal,
+    signals: SignalFd,
+    receiver: Receiver,
+    manager: Manager,
+    scoreboard: Scoreboard,
+    clock: Clock,
+    fleet: Fleet,
+    processes: BTreeMap<Id, Process>,
+    last_id: u64,
+    /// The generations that have processes, and the newest.
+    generations: BTreeMap<u32, Generation>,
+    last_generation: u32,
+    companion: Option<Companion>,
+    reload: ReloadBook,
+    stop: Option<StopBook>,
+    pidfile: Option<PidFile>,
+    /// Whether the first boot is over, for better or worse, and was announced.
+    is_announced: bool,
+    /// Exit codes of workers that never got ready, for the master's own when none ever does.
+    boot_codes: Vec<i32>,
+}
+
+impl Arbiter {
+    /// Runs until the server has stopped; returns the exit code.
+    pub fn run(mut self) -> i32 {
+        loop {
+            for event in self.wait() {
+                self.handle(event);
+            }
+            self.listen_for_heartbeats();
+            self.act();
+            self.tend_companion();
+            self.manager.feed_watchdog();
+            self.journal.pump();
+            if let Some(code) = self.is_over() {
+                return self.leave(code);
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Signal(signal) => self.hear_signal(signal),
+            Event::Notice(sender, notice) => self.hear_notice(sender, notice),
+            Event::Ended(Some(id)) => self.bury(id),
+            Event::Ended(None) => self.bury_orphans(),
+        }
+    }
+
+    /// The time by which everything here goes.
+    fn now(&self) -> Instant {
+        self.clock.at(Instant::now())
+    }
+
+    /// Waits until something happens or the next deadline; returns what happened, signals first.
+    fn wait(&mut self) -> Vec<Event> {
+        let real = Instant::now();
+        let now = self.clock.at(real);
+        let wait = self
+            .next_deadline(now)
+            .map_or(TICK, |deadline| deadline.saturating_duration_since(now))
+            .min(TICK)
+            .min(self.manager.watchdog_wait().unwrap_or(TICK));
+        // Rounded up: a deadline half a millisecond away must not become a busy loop.
+        let milliseconds = wait.as_nanos().div_ceil(1_000_000);
+        let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::ZERO);
+
+        let ids: Vec<Id> = self.processes.keys().copied().collect();
+        let mut polled = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.receiver.as_fd(), PollFlags::POLLIN),
+        ];
+        polled.extend(
+            self.processes.values().map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)),
+        );
+        self.clock.sleeps(real, wait);
+        // An error is EINTR or a lack of kernel memory: nothing is readable then, and the next turn asks again.
+        let _ = poll(&mut polled, timeout);
+        let is_ready: Vec<bool> = polled.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        drop(polled);
+        if let Some(pause) = self.clock.wakes(Instant::now()) {
+            self.fleet.resumed_at = self.now();
+            let pause_s = pause.as_secs();
+            self.journal
+                .warning(&format!("Master was paused, deadlines are moved pause_s={pause_s}"));
+        }
+
+        let mut events = Vec::new();
+        if is_ready.first() == Some(&true) {
+            for (signal, _sender) in self.signals.read() {
+                events.push(if signal == Signal::SIGCHLD {
+                    Event::Ended(None)
+                } else {
+                    Event::Signal(signal)
+                });
+            }
+        }
+        if is_ready.get(1) == Some(&true) {
+            for _ in 0..NOTICES_PER_TURN_MAX {
+                // An error is a lack of kernel memory: what waits is read the next time.
+                let Ok(Some((sender, text))) = self.receiver.receive() else { break };
+                events.push(Event::Notice(sender, Notice::parse(&text)));
+            }
+        }
+        let ended = ids.into_iter().zip(is_ready.iter().skip(2)).filter(|(_, ended)| **ended);
+        events.extend(ended.map(|(id, _)| Event::Ended(Some(id))));
+        events
+    }
+
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let graces = self.processes.values().filter_map(|process| process.ready_at);
+        let companion = self.companion.as_ref().and_then(Companion::next_deadline);
+        self.fleet
+            .next_deadline(now)
+            .into_iter()
+            .chain(graces)
+            .chain(companion)
+            .chain(self.stop.as_ref().and_then(StopBook::next_deadline))
+            .filter(|deadline| now < *deadline)
+            .min()
+    }
+
+    fn next_id(&mut self) -> Id {
+        self.last_id += 1;
+        Id(self.last_id)
+    }
+
+    /// The generation that new workers are spawned from. It is kept for as long as it is the fleet's.
+    fn generation(&self) -> Option<&Generation> {
+        self.generations.get(&self.fleet.generation)
+    }
+}
+
+/// The limits that `settings` put on workers.
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        timeout: Settings::limit(settings.timeout),
+        boot_timeout: Settings::limit(settings.boot_timeout),
+        graceful_timeout: settings.graceful_timeout,
+    }
+}

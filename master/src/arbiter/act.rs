@@ -1,0 +1,246 @@
+//! Doing what the plan says.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use shared::contract::Order;
+use sys::Signal;
+
+use super::{Arbiter, PLANS_PER_TURN_MAX};
+use crate::fleet::{Action, DrainReason, Fleet, Id, Manner, Promotion, Reload, Worker};
+use crate::proc::Facts;
+use crate::process::{Orders, Process, WorkerOrders};
+
+/// A program that is not built on the worker library counts as ready when it has lived this long without a word.
+///
+/// Long enough for most programs to accept; its listener queues meanwhile, so a slow one costs waiting, not requests.
+const FOREIGN_READY_AFTER: Duration = Duration::from_secs(2);
+
+impl Arbiter {
+    /// Plans and performs until there is nothing left to do now.
+    pub(super) fn act(&mut self) {
+        self.promote_the_silent();
+        for _ in 0..PLANS_PER_TURN_MAX {
+            let plan = self.fleet.plan(self.now());
+            if plan.is_empty() {
+                return;
+            }
+            for action in plan {
+                self.perform(action);
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        let now = self.now();
+        match action {
+            Action::Spawn { slot, generation } => self.spawn(slot, generation, now),
+            Action::Drain { id, reason } => self.drain(id, reason, now),
+            Action::AbortSilent { id, heard } => {
+                self.abort_silent(id, now.saturating_duration_since(heard), now);
+            }
+            Action::AbortBoot { id } => self.abort_boot(id, now),
+            Action::Kill { id } => self.kill(id, now),
+            Action::FinishReload => self.finish_reload(now),
+            Action::Settle => self.settle(now),
+            Action::StopAll => self.stop_all(now),
+        }
+    }
+
+    fn spawn(&mut self, slot: usize, generation: u32, now: Instant) {
+        let block = self.scoreboard.acquire(slot as u64, u64::from(generation));
+        match self.spawn_worker(slot, generation, block, now) {
+            Ok(mut process) => {
+                let id = self.next_id();
+                let is_foreign =
+                    self.generations.get(&generation).is_some_and(|g| g.app().is_foreign);
+                process.ready_at = is_foreign.then(|| now + FOREIGN_READY_AFTER);
+                let failures = self.failures(slot);
+                let pid = process.pid();
+                let line =
+                    format!("Booting worker with pid: {pid} slot={slot} generation={generation}");
+                self.journal.repeated(failures, &line);
+                self.processes.insert(id, process);
+                self.fleet.spawned(slot, Worker { id, generation, since: now });
+            }
+            Err(error) => {
+                if let Some(block) = block {
+                    self.scoreboard.release(block);
+                }
+                let wait = self.fleet.spawn_failed(slot, now, fastrand::f64()).as_secs_f64();
+                let line =
+                    format!("Cannot spawn worker slot={slot} retry_in_s={wait:.1} error={error:?}");
+                self.journal.error(&line);
+            }
+        }
+    }
+
+    fn spawn_worker(
+        &self,
+        slot: usize,
+        generation_number: u32,
+        block: Option<usize>,
+        now: Instant,
+    ) -> std::io::Result<Process> {
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let generation = self.generations.get(&generation_number).ok_or_else(missing)?;
+        let program: CString = generation.app().c_program().ok_or_else(missing)?;
+        let environment = match &generation.database_url {
+            Some(url) => &self.environment.with("DATABASE_URL", url),
+            None => &self.environment,
+        };
+        let orders = Orders {
+            program,
+            args: generation.app().args.clone(),
+            environment,
+            notify_socket: self.receiver.name(),
+            listeners: generation.listeners(),
+            settings: generation.sealed(),
+            worker: Some(WorkerOrders {
+                slot,
+                generation: generation_number,
+                block: block.map(|block| (self.scoreboard.as_fd(), block)),
+            }),
+        };
+        Process::spawn(&orders, now)
+    }
+
+    fn drain(&mut self, id: Id, reason: DrainReason, now: Instant) {
+        let deadline = now + self.fleet.limits.graceful_timeout;
+        if let Some(process) = self.processes.get(&id) {
+            let reason = match reason {
+                DrainReason::Replaced => "replaced",
+                DrainReason::Surplus => "surplus",
+                DrainReason::Outdated => "outdated",
+            };
+            let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
+            self.journal.debug(&format!("Draining worker pid={pid} slot={slot} reason={reason}"));
+            if self.reload.retires_addresses {
+                // It is the last to hold the retired addresses: whatever waits there is its own.
+                process.order(Order::Final);
+            }
+            process.signal(Signal::SIGTERM);
+        }
+        self.tell(id, Manner::Draining { deadline }, now);
+    }
+
+    fn abort_silent(&mut self, id: Id, silence: Duration, now: Instant) {
+        if let Some(process) = self.processes.get(&id) {
+            let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
+            let (silent_s, facts) = (silence.as_secs(), Facts::of(pid));
+            let request = self.request_in_hand(process);
+            // gunicorn's words come first: people search for them.
+            self.journal.critical(&format!(
+                "WORKER TIMEOUT (pid:{pid}) slot={slot} silent_s={silent_s}{request}{facts}"
+            ));
+            process.signal(Signal::SIGABRT);
+        }
+        self.tell(id, Fleet::aborting(now), now);
+    }
+
+    fn abort_boot(&mut self, id: Id, now: Instant) {
+        if let Some(process) = self.processes.get(&id) {
+            let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
+            let boot_s = now.saturating_duration_since(process.since).as_secs();
+            let facts = Facts::of(pid);
+            self.journal.critical(&format!(
+                "WORKER TIMEOUT (pid:{pid}) slot={slot} boot_s={boot_s} reason=boot_timeout{facts}"
+            ));
+            process.signal(Signal::SIGABRT);
+        }
+        self.boot_codes.push(shared::exit::WORKER_BOOT);
+        self.tell(id, Fleet::aborting(now), now);
+    }
+
+    fn kill(&mut self, id: Id, now: Instant) {
+        if let Some(process) = self.processes.get(&id) {
+            let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
+            let request = self.request_in_hand(process);
+            self.journal.warning(&format!(
+                "Killing worker, its time is over pid={pid} slot={slot}{request}"
+            ));
+            process.signal(Signal::SIGKILL);
+        }
+        self.tell(id, Manner::Killed { since: now }, now);
+    }
+
+    /// Reports to the fleet what a process was told, and notices when a reload ends by it.
+    fn tell(&mut self, id: Id, manner: Manner, now: Instant) {
+        let before = self.fleet.reload;
+        self.fleet.told(id, manner, now, fastrand::f64());
+        self.reload_may_have_failed(before, "a new worker was not ready within boot_timeout");
+    }
+
+    /// What a worker has in hand, for the log: ` method=… path=… request_age_s=… peer=…`.
+    pub(super) fn request_in_hand(&self, process: &Process) -> String {
+        let block = process.block.and_then(|block| self.scoreboard.block(block));
+        let Some(request) = block.and_then(|block| block.request_in_hand()) else {
+            return String::new();
+        };
+        let age = Duration::from_nanos(sys::clock::monotonic().saturating_sub(request.since));
+        format!(
+            " method={} path={} request_age_s={:.1} peer={}",
+            request.method,
+            request.path,
+            age.as_secs_f64(),
+            request.peer
+        )
+    }
+
+    /// Takes every worker's heartbeat from the scoreboard.
+    pub(super) fn listen_for_heartbeats(&mut self) {
+        let (real, now) = (sys::clock::monotonic(), self.now());
+        for (id, process) in &self.processes {
+            let block = process.block.and_then(|block| self.scoreboard.block(block));
+            let beat = block.map_or(0, |block| block.heartbeat());
+            if beat != 0 {
+                // A worker may scribble: a beat from the future is one from now.
+                let age = Duration::from_nanos(real.saturating_sub(beat));
+                self.fleet.heard(*id, now.checked_sub(age).unwrap_or(self.fleet.resumed_at));
+            }
+        }
+    }
+
+    /// Foreign programs count as ready once they have lived for a while.
+    fn promote_the_silent(&mut self) {
+        let now = self.now();
+        let due = |process: &Process| process.ready_at.is_some_and(|at| at <= now);
+        let due: Vec<Id> =
+            self.processes.iter().filter(|(_, process)| due(process)).map(|(id, _)| *id).collect();
+        for id in due {
+            self.worker_is_ready(id);
+        }
+    }
+
+    /// A worker is ready, or counts as such.
+    pub(super) fn worker_is_ready(&mut self, id: Id) {
+        let now = self.now();
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.ready_at = None;
+        if std::mem::replace(&mut process.is_ready, true) {
+            return;
+        }
+        let boot_ms = now.saturating_duration_since(process.since).as_millis();
+        let (pid, slot, generation) =
+            (process.pid(), process.slot.unwrap_or_default(), process.generation);
+        let promotion = self.fleet.ready(id, now);
+        if promotion != Promotion::Ignored {
+            let line = format!(
+                "Worker ready pid={pid} slot={slot} generation={generation} boot_ms={boot_ms}"
+            );
+            self.journal.repeated(self.failures(slot), &line);
+        }
+        if promotion == Promotion::Canary
+            && let Reload::Canary { generation } = self.fleet.reload
+        {
+            self.prove(generation, now);
+        }
+        self.announce_boot();
+    }
+
+    /// Failures in a row of a slot.
+    pub(super) fn failures(&self, slot: usize) -> u32 {
+        self.fleet.slots.get(slot).map_or(0, |slot| slot.failures)
+    }
+}

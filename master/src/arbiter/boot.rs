@@ -1,0 +1,230 @@
+//! From settings to the first loop: pidfile, listeners, signals; and the announcement when the first boot is over.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use net::BindOptions;
+use net::inherit::Inherited;
+use net::notify::Receiver;
+use scoreboard::Scoreboard;
+use shared::settings::{Place, Settings};
+use sys::signal::SignalFd;
+
+use super::hear::SIGNALS;
+use super::manager::Manager;
+use super::reload::ReloadBook;
+use super::{Arbiter, PROCESSES_MAX, limits};
+use crate::clock::Clock;
+use crate::config::{Invocation, Loaded};
+use crate::fleet::{Fleet, SLOTS_MAX, Stage, State};
+use crate::generation::{Generation, Listening, OpenError};
+use crate::journal::Journal;
+use crate::pidfile::{PidFile, PidFileError};
+use crate::process::Environment;
+
+/// Why the master cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The pidfile.
+    PidFile(PidFileError),
+    /// An address, or the embedded database's place.
+    Open(OpenError),
+    /// The system refuses something that every program needs.
+    System(&'static str, io::Error),
+}
+
+impl Arbiter {
+    /// Takes the pidfile, opens the listeners, and is ready to [`Arbiter::run`].
+    ///
+    /// # Errors
+    ///
+    /// What is in the way. Nothing is left behind.
+    pub fn start(
+        invocation: Invocation,
+        loaded: Loaded,
+        inherited: Vec<Inherited>,
+        journal: Journal,
+    ) -> Result<Arbiter, StartError> {
+        let system = |what| move |error| StartError::System(what, error);
+        let settings = loaded.settings().clone();
+        let environment = Environment::of_this_process();
+        // Signals first: the pidfile invites them.
+        let signals = SignalFd::new(&SIGNALS).map_err(system("cannot take signals"))?;
+        // A failure leaves the limit as it is, which is enough for most.
+        let _ = sys::limits::raise_open_files();
+        let pidfile = match &settings.pidfile {
+            Some(path) => {
+                Some(PidFile::acquire(path, std::process::id()).map_err(StartError::PidFile)?)
+            }
+            None => None,
+        };
+        journal.info(&format!("Starting monoceros {}", env!("CARGO_PKG_VERSION")));
+        for warning in &loaded.warnings {
+            journal.warning(warning);
+        }
+        let is_bind_given =
+            loaded.resolved.value("bind").is_some_and(|bind| bind.place != Place::Default);
+        if !inherited.is_empty() && is_bind_given {
+            journal.warning("bind is not used: listeners were inherited (LISTEN_FDS)");
+        }
+        let opened =
+            open(&loaded, inherited).and_then(|listening| Generation::new(0, loaded, listening));
+        let generation = match opened {
+            Ok(generation) => generation,
+            Err(error) => {
+                if let Some(pidfile) = pidfile {
+                    pidfile.release();
+                }
+                return Err(StartError::Open(error));
+            }
+        };
+        let receiver = Receiver::open().map_err(system("cannot open the notify socket"))?;
+        let scoreboard =
+            Scoreboard::create(PROCESSES_MAX).map_err(system("cannot make the scoreboard"))?;
+        let manager = Manager::from_env(&journal);
+
+        let now = Instant::now();
+        let mut arbiter = Arbiter {
+            invocation,
+            environment,
+            journal,
+            signals,
+            receiver,
+            manager,
+            scoreboard,
+            clock: Clock::new(),
+            fleet: Fleet::new(settings.workers.min(SLOTS_MAX), limits(&settings), now),
+            processes: BTreeMap::new(),
+            last_id: 0,
+            generations: BTreeMap::new(),
+            last_generation: 0,
+            companion: None,
+            reload: ReloadBook::default(),
+            stop: None,
+            pidfile,
+            is_announced: false,
+            boot_codes: Vec::new(),
+        };
+        arbiter.set_title(&generation);
+        arbiter.report_listening(&generation);
+        let wants_companion = generation.wants_embedded();
+        arbiter.generations.insert(0, generation);
+        if wants_companion {
+            arbiter.want_companion();
+        } else {
+            arbiter.fleet.stage = Stage::Running;
+        }
+        Ok(arbiter)
+    }
+
+    pub(super) fn set_title(&self, generation: &Generation) {
+        let name =
+            generation.settings().proc_name.clone().unwrap_or_else(|| generation.app().name());
+        sys::title::set(&format!("monoceros: master [{name}]"));
+    }
+
+    pub(super) fn report_listening(&self, generation: &Generation) {
+        let (addresses, pid) = (generation.addresses(), std::process::id());
+        self.journal.info(&format!("Listening at: {addresses} ({pid})"));
+        self.journal.info(&format!("Using worker: {}", generation.app().program.display()));
+        let wanted = generation.settings().backlog;
+        for listening in &generation.listening {
+            let granted =
+                listening.group.backlog_granted().map_or(wanted, |granted| granted as usize);
+            if granted < wanted && !listening.is_inherited() {
+                self.journal.warning(&format!(
+                    "The kernel caps the backlog address={} backlog={wanted} granted={granted} see=net.core.somaxconn",
+                    listening.group.addr()
+                ));
+            }
+        }
+    }
+
+    /// Announces the end of the first boot: every slot is served, or has failed while others serve.
+    pub(super) fn announce_boot(&mut self) {
+        let concluded = |state: &State, failures: u32| state.is_served() || 0 < failures;
+        let is_over = self.fleet.slots.iter().all(|slot| concluded(&slot.state, slot.failures));
+        if self.is_announced || !is_over || self.fleet.serving() == 0 || self.stop.is_some() {
+            return;
+        }
+        self.is_announced = true;
+        let (serving, wanted) = (self.fleet.serving(), self.fleet.target);
+        self.journal.info(&format!("Ready workers={serving} wanted={wanted}"));
+        let status = self.status();
+        self.manager.tell(&format!("READY=1\nSTATUS={status}"));
+    }
+
+    /// One line on the state of the server, for the service manager.
+    pub(super) fn status(&self) -> String {
+        let (serving, wanted) = (self.fleet.serving(), self.fleet.target);
+        format!("{serving} of {wanted} workers ready, generation {}", self.fleet.generation)
+    }
+
+    pub(super) fn report_status(&mut self) {
+        if self.is_announced {
+            let status = self.status();
+            self.manager.tell(&format!("STATUS={status}"));
+        }
+    }
+}
+
+/// Opens the listeners of the first generation: inherited ones, or else those of the settings.
+fn open(
+    loaded: &Loaded,
+    inherited: Vec<Inherited>,
+) -> Result<Vec<std::rc::Rc<Listening>>, OpenError> {
+    if !inherited.is_empty() {
+        let fds: Vec<OwnedFd> = inherited.into_iter().map(|inherited| inherited.fd).collect();
+        return Listening::adopt(fds).map_err(OpenError::Inherit);
+    }
+    let shards = shards(loaded);
+    Ok(Listening::open(&loaded.addresses, &[], shards, &bind_options(loaded.settings()))?)
+}
+
+/// Sockets per TCP address: one per worker, or one for programs that expect a single listener.
+pub(super) fn shards(loaded: &Loaded) -> usize {
+    if loaded.app.is_foreign { 1 } else { loaded.settings().workers }
+}
+
+pub(super) fn bind_options(settings: &Settings) -> BindOptions {
+    BindOptions {
+        backlog: u32::try_from(settings.backlog).unwrap_or(u32::MAX),
+        reuse_port: settings.reuse_port,
+        ..BindOptions::default()
+    }
+}
+
+impl StartError {
+    /// The exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            StartError::PidFile(_) | StartError::System(..) => shared::exit::RUNTIME,
+            StartError::Open(error) => error.exit_code(),
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::PidFile(error) => error.fmt(f),
+            StartError::Open(error) => error.fmt(f),
+            StartError::System(what, _) => f.write_str(what),
+        }
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            StartError::PidFile(error) => error.source(),
+            StartError::Open(error) => error.source(),
+            StartError::System(_, error) => Some(error),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The end of a process: why, what it means, and who has to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use scoreboard::Counter;
+use shared::contract::Order;
+use shared::exit;
+use sys::Signal;
+use sys::pidfd::Exit;
+
+use super::Arbiter;
+use crate::fleet::{Departure, Id, Manner};
+use crate::generation::Generation;
+use crate::process::Process;
+
+/// Orphans reaped in one turn, as PID 1 of a container.
+const ORPHANS_PER_TURN_MAX: usize = 64;
+
+impl Arbiter {
+    /// Collects a child that has ended.
+    pub(super) fn bury(&mut self, id: Id) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let ended = match process.reap() {
+            Ok(None) => return,
+            Ok(Some(exit)) => Some(exit),
+            // Reaped by somebody else: how it ended is lost, that it did is not.
+            Err(_) => None,
+        };
+        let request = self.request_in_hand(process);
+        let Some(process) = self.processes.remove(&id) else { return };
+        let requests =
+            process.block.map(|block| self.scoreboard.release(block).get(Counter::RequestsDone));
+        let Some(slot) = process.slot else {
+            self.companion_ended(id, &process, ended);
+            return;
+        };
+        let now = self.now();
+        let before = self.fleet.reload;
+        let departure = self.fleet.exited(id, now, fastrand::f64());
+        let age_s = now.saturating_duration_since(process.since).as_secs();
+        let mut details = format!(" slot={slot} age_s={age_s}");
+        if let Some(requests) = requests {
+            details += &format!(" requests={requests}");
+        }
+        if let Some((_, departure)) = departure {
+            self.report_end(&process, ended, departure, &details, &request);
+            if let Departure::BootFailed { .. } = departure {
+                self.boot_codes.push(match ended {
+                    Some(Exit::Code(exit::APP_LOAD)) => exit::APP_LOAD,
+                    _ => exit::WORKER_BOOT,
+                });
+            }
+        }
+        self.reload_may_have_failed(before, "a new worker could not boot");
+        // A wake-up of a listener may have died with it: the others look for themselves.
+        for process in self.processes.values().filter(|process| process.is_ready) {
+            process.order(Order::ReArm);
+        }
+        self.forget_generations();
+        self.announce_boot();
+    }
+
+    fn report_end(
+        &self,
+        process: &Process,
+        ended: Option<Exit>,
+        departure: Departure,
+        details: &str,
+        request: &str,
+    ) {
+        let pid = process.pid();
+        let how = match ended {
+            Some(Exit::Code(code)) => format!("exited with code {code}"),
+            Some(Exit::Signal(number, _)) => {
+                let name = Signal::try_from(number)
+                    .map_or_else(|_| number.to_string(), |s| s.as_str().to_owned());
+                format!("was sent {name}!")
+            }
+            None => "ended, and somebody else collected it".to_owned(),
+        };
+        let why = match (process.exec_failure(), &process.status) {
+            (Some((step, error)), _) => format!(" reason={:?}", format!("{step}: {error}")),
+            (None, Some(status))
+                if !matches!(departure, Departure::Asked(_)) && !process.is_ready =>
+            {
+                format!(" reason={status:?}")
+            }
+            _ => String::new(),
+        };
+        let line = format!("Worker (pid:{pid}) {how}{details}{why}");
+        match departure {
+            Departure::Asked(Manner::Draining { .. }) => match ended {
+                // A program without a handler dies by the TERM that asked it to drain: its choice.
+                Some(Exit::Code(0) | Exit::Signal(15, _)) => {
+                    self.journal.info(&format!("Worker exited pid={pid}{details}"));
+                }
+                _ => self.journal.warning(&line),
+            },
+            Departure::Asked(Manner::Aborting { .. }) => self.journal.info(&line),
+            Departure::Asked(Manner::Killed { .. }) => {
+                self.journal.info(&format!("{line} by=master"))
+            }
+            Departure::Crashed { retry_in, failures } => {
+                let retry = retry_in.as_secs_f64();
+                let line = format!("{line}{request} failures={failures} retry_in_s={retry:.1}");
+                self.journal.repeated_error(failures, &line);
+            }
+            Departure::BootFailed { retry_in: Some(retry_in), failures } => {
+                let retry = retry_in.as_secs_f64();
+                let line = format!("{line} ready=never failures={failures} retry_in_s={retry:.1}");
+                self.journal.repeated_error(failures, &line);
+            }
+            Departure::BootFailed { retry_in: None, .. } => {
+                self.journal.error(&format!("{line} ready=never"));
+            }
+        }
+    }
+
+    /// As PID 1 of a container, orphans of others become our children; nobody else collects them.
+    pub(super) fn bury_orphans(&mut self) {
+        let known: BTreeSet<i32> =
+            self.processes.values().map(|process| process.pid().as_raw()).collect();
+        for _ in 0..ORPHANS_PER_TURN_MAX {
+            match sys::pidfd::reap_orphan(&|pid| known.contains(&pid.as_raw())) {
+                Ok(Some((pid, exit))) => {
+                    self.journal.debug(&format!("Reaped an orphan pid={pid} {exit}"))
+                }
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Forgets generations that nobody runs any more, and closes the addresses that only they had.
+    pub(super) fn forget_generations(&mut self) {
+        let used: BTreeSet<u32> = self
+            .processes
+            .values()
+            .filter(|process| process.slot.is_some())
+            .map(|process| process.generation)
+            .chain([self.fleet.generation])
+            .chain(self.reload.candidate)
+            .collect();
+        let (kept, gone): (BTreeMap<u32, Generation>, BTreeMap<u32, Generation>) =
+            std::mem::take(&mut self.generations)
+                .into_iter()
+                .partition(|(number, _)| used.contains(number));
+        self.generations = kept;
+        for (_, generation) in gone {
+            self.close(generation);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Signals and what workers say.
+
+use shared::contract::Notice;
+use sys::{Pid, Signal};
+
+use super::Arbiter;
+use crate::fleet::Stage;
+
+/// The signals that the master takes.
+pub(super) const SIGNALS: [Signal; 10] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGCHLD,
+];
+
+impl Arbiter {
+    pub(super) fn hear_signal(&mut self, signal: Signal) {
+        // gunicorn's words: "Handling signal: hup".
+        let name = signal.as_str().trim_start_matches("SIG").to_ascii_lowercase();
+        self.journal.info(&format!("Handling signal: {name}"));
+        match signal {
+            Signal::SIGHUP => self.ask_reload(),
+            Signal::SIGTERM => self.ask_graceful_stop(),
+            Signal::SIGINT | Signal::SIGQUIT => self.ask_quick_stop(signal),
+            Signal::SIGTTIN => self.change_target(1),
+            Signal::SIGTTOU => self.change_target(-1),
+            Signal::SIGUSR1 => self.reopen_logs(),
+            Signal::SIGUSR2 => {
+                self.journal.warning("USR2 ignored: upgrading a running master is not built yet");
+            }
+            // Sent by every terminal that is resized, and gunicorn heeds it only when daemonized.
+            Signal::SIGWINCH => self.journal.info("SIGWINCH ignored. Not daemonized"),
+            _ => (),
+        }
+    }
+
+    fn change_target(&mut self, change: isize) {
+        if !matches!(self.fleet.stage, Stage::Waiting | Stage::Running) {
+            self.journal.info("The number of workers stays: the server is stopping");
+            return;
+        }
+        let now = self.now();
+        let before = self.fleet.target;
+        let wanted = self.fleet.set_target(before.saturating_add_signed(change), now);
+        let why = match (before == wanted, change < 0) {
+            (false, _) => "",
+            (true, true) => " reason=at least one",
+            (true, false) => " reason=no more slots",
+        };
+        self.journal.info(&format!("Number of workers wanted={wanted} before={before}{why}"));
+        self.report_status();
+    }
+
+    fn reopen_logs(&mut self) {
+        self.journal.reopen();
+        // Only to those with a handler: the signal's default is death, and a booting worker may not be so far.
+        let workers = self.processes.values().filter(|process| process.slot.is_some());
+        for process in workers.filter(|process| process.catches(Signal::SIGUSR1)) {
+            process.signal(Signal::SIGUSR1);
+        }
+    }
+
+    pub(super) fn hear_notice(&mut self, sender: Pid, notice: Notice) {
+        // Anybody on this machine can send here: only our own children are believed.
+        let found = self.processes.iter_mut().find(|(_, process)| process.pid() == sender);
+        let Some((&id, process)) = found else { return };
+        // It knows the protocol, so its silence about READY means that it is not.
+        process.ready_at = None;
+        if let Some(status) = &notice.status {
+            process.status = Some(one_line(status));
+        }
+        let is_worker = process.slot.is_some();
+        if notice.watchdog {
+            let now = self.now();
+            self.fleet.heard(id, now);
+        }
+        if notice.ready {
+            if is_worker {
+                self.worker_is_ready(id);
+            } else {
+                self.companion_is_ready(id);
+            }
+        }
+    }
+}
+
+/// What a worker says of itself, fit for the log: one line, of bounded length.
+fn one_line(text: &str) -> String {
+    /// Longest status kept.
+    const CHARS_MAX: usize = 500;
+    text.chars().take(CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,232 @@
+//! HUP: new settings, a new generation, and nothing lost when either is no good.
+//!
+//! 1. The settings are read into a new object and its new addresses are bound. Any error: one ERROR line, all stays.
+//! 2. One worker of the new generation, the canary, must get ready. If not: one ERROR line, all stays.
+//! 3. The others follow; each old worker drains only when its successor is ready. A failure on the way stops it there.
+
+use std::error::Error;
+use std::time::Instant;
+
+use shared::settings::{OnReload, SETTINGS};
+
+use super::boot::{bind_options, shards};
+use super::{Arbiter, limits};
+use crate::config::Loaded;
+use crate::fleet::{Reload, SLOTS_MAX};
+use crate::generation::{Generation, Listening};
+
+/// What is known of the reload under way, besides where it stands.
+#[derive(Debug, Default)]
+pub(super) struct ReloadBook {
+    /// A reload was asked for while another one was under way; however many, one more answers them all.
+    pub(super) asked_again: bool,
+    /// The generation that is being tried.
+    pub(super) candidate: Option<u32>,
+    /// When it began.
+    pub(super) began: Option<Instant>,
+    /// Whether addresses end with the old generation, so that its workers are the last to hold them.
+    pub(super) retires_addresses: bool,
+}
+
+impl Arbiter {
+    pub(super) fn ask_reload(&mut self) {
+        if self.stop.is_some() {
+            self.journal.info("No reload: the server is stopping");
+            return;
+        }
+        if self.fleet.reload != Reload::Idle || !self.fleet.was_ever_ready {
+            self.reload.asked_again = true;
+            let until =
+                if self.fleet.was_ever_ready { "the one under way" } else { "the first boot" };
+            self.journal.info(&format!("The reload comes after {until}"));
+            return;
+        }
+        self.begin_reload();
+    }
+
+    fn begin_reload(&mut self) {
+        self.journal.info("Hang up: Master");
+        self.manager.tell_reloading();
+        let now = self.now();
+        self.reload = ReloadBook { began: Some(now), ..ReloadBook::default() };
+        match self.prepare() {
+            Ok(number) => {
+                self.reload.candidate = Some(number);
+                self.fleet.begin_reload(number);
+            }
+            Err(why) => self.reload_failed(&why),
+        }
+    }
+
+    /// Reads the settings and opens what is new in them; changes nothing else.
+    fn prepare(&mut self) -> Result<u32, String> {
+        let loaded = self.invocation.load().map_err(|error| chain(&error))?;
+        for warning in &loaded.warnings {
+            self.journal.warning(warning);
+        }
+        let Some(current) = self.generation() else {
+            return Err("there is no generation to follow".into());
+        };
+        let ignored = ignored_changes(&current.loaded, &loaded);
+        if !ignored.is_empty() {
+            self.journal.warning(&format!(
+                "Changed settings that only a restart takes over names={ignored}"
+            ));
+        }
+        let listening = if current.listening.iter().all(|listening| listening.is_inherited()) {
+            current.listening.clone()
+        } else {
+            let options = bind_options(loaded.settings());
+            Listening::open(&loaded.addresses, &current.listening, shards(&loaded), &options)
+                .map_err(|error| chain(&crate::generation::OpenError::from(error)))?
+        };
+        let number = self.last_generation + 1;
+        let generation =
+            Generation::new(number, loaded, listening).map_err(|error| chain(&error))?;
+        if generation.wants_embedded() {
+            self.want_companion();
+        }
+        self.last_generation = number;
+        self.generations.insert(number, generation);
+        Ok(number)
+    }
+
+    /// The canary was ready: its generation is the server's from now on.
+    pub(super) fn prove(&mut self, number: u32, now: Instant) {
+        let Some(new) = self.generations.get(&number) else { return };
+        let settings = new.settings();
+        let new_limits = limits(settings);
+        let old = self.generations.get(&self.fleet.generation);
+        // The operator's TTIN and TTOU stay in force until somebody writes another number.
+        let target = match old {
+            Some(old) if old.settings().workers == settings.workers => self.fleet.target,
+            _ => settings.workers.min(SLOTS_MAX),
+        };
+        let retired: Vec<_> = old
+            .into_iter()
+            .flat_map(|old| &old.listening)
+            .filter(|listening| {
+                !new.listening.iter().any(|kept| std::rc::Rc::ptr_eq(kept, listening))
+            })
+            .collect();
+        let mut drain_from = now;
+        if !retired.is_empty() {
+            // The last stop of an address: new connections are turned away, begun ones still arrive.
+            for listening in retired.iter().filter(|listening| !listening.is_inherited()) {
+                if let Err(error) = listening.group.refuse_new() {
+                    self.journal.warning(&format!("Cannot turn connections away error={error:?}"));
+                }
+            }
+            drain_from = now + settings.settle_time;
+            self.reload.retires_addresses = true;
+        }
+        let is_new_address = old.is_some_and(|old| old.addresses() != new.addresses());
+        if is_new_address {
+            self.report_listening(new);
+        }
+        self.journal.reconfigure(settings);
+        self.set_title(new);
+        self.fleet.prove(number, new_limits, drain_from, now);
+        self.fleet.set_target(target, now);
+        self.reload.candidate = None;
+    }
+
+    pub(super) fn finish_reload(&mut self, now: Instant) {
+        self.fleet.end_reload();
+        let took_ms = self.took_ms(now);
+        let (generation, workers) = (self.fleet.generation, self.fleet.target);
+        self.journal
+            .info(&format!("Reloaded generation={generation} workers={workers} took_ms={took_ms}"));
+        self.end_reload();
+    }
+
+    /// Compares with what was before: whoever changes the fleet calls this, because any failure may end a reload.
+    pub(super) fn reload_may_have_failed(&mut self, before: Reload, why: &str) {
+        if before != Reload::Idle && self.fleet.reload == Reload::Idle && self.stop.is_none() {
+            let progress = match before {
+                Reload::Rolling { .. } => "; the workers that were replaced already stay",
+                _ => "",
+            };
+            self.reload_failed(&format!("{why}{progress}"));
+        }
+    }
+
+    fn reload_failed(&mut self, why: &str) {
+        let now = self.now();
+        self.fleet.end_reload();
+        let (serving, took_ms) = (self.fleet.serving(), self.took_ms(now));
+        let generation = self.fleet.generation;
+        self.journal.error(&format!(
+            "Reload failed, still serving generation={generation} workers={serving} took_ms={took_ms} reason={why}"
+        ));
+        self.end_reload();
+    }
+
+    fn end_reload(&mut self) {
+        let asked_again = self.reload.asked_again;
+        self.reload = ReloadBook::default();
+        self.forget_generations();
+        let status = self.status();
+        self.manager.tell(&format!("READY=1\nSTATUS={status}"));
+        // Begun in the next turn: a failing reload that was asked for again and again must not keep this one from ending.
+        self.reload.asked_again = asked_again;
+    }
+
+    /// Begins what was asked for while it could not be done.
+    pub(super) fn catch_up_on_reload(&mut self) {
+        let can =
+            self.fleet.reload == Reload::Idle && self.fleet.was_ever_ready && self.stop.is_none();
+        if self.reload.asked_again && can {
+            self.begin_reload();
+        }
+    }
+
+    fn took_ms(&self, now: Instant) -> u128 {
+        self.reload.began.map_or(0, |began| now.saturating_duration_since(began).as_millis())
+    }
+
+    /// Closes what only this generation listened on.
+    pub(super) fn close(&self, generation: Generation) {
+        for listening in generation.listening {
+            let address = listening.group.addr().to_string();
+            let Some(listening) = std::rc::Rc::into_inner(listening) else { continue };
+            self.close_listening(listening, &address);
+        }
+    }
+
+    pub(super) fn close_listening(&self, listening: Listening, address: &str) {
+        if listening.is_inherited() {
+            return;
+        }
+        if let Err(error) = listening.group.close_and_unlink() {
+            self.journal
+                .warning(&format!("Cannot remove the socket address={address} error={error:?}"));
+        }
+    }
+}
+
+/// Names of settings that differ although a reload cannot change them.
+fn ignored_changes(old: &Loaded, new: &Loaded) -> String {
+    let changed = |name: &str| {
+        let texts = |loaded: &Loaded| loaded.resolved.value(name).map(|value| value.texts.clone());
+        texts(old) != texts(new)
+    };
+    let names: Vec<&str> = SETTINGS
+        .iter()
+        .filter(|setting| setting.on_reload == OnReload::Restart && changed(setting.name))
+        .map(|setting| setting.name)
+        .collect();
+    names.join(",")
+}
+
+/// An error with its reasons, in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string().replace('\n', "; ");
+    let mut source = error.source();
+    while let Some(reason) = source {
+        line += &format!(": {reason}");
+        source = reason.source();
+    }
+    line
+}

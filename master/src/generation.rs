@@ -1,0 +1,215 @@
+//! A generation: one reading of the settings, with the listeners and the sealed copy that its workers get.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use net::{BindAddr, BindError, BindOptions, ListenerGroup};
+use shared::settings::Settings;
+
+use crate::app::App;
+use crate::config::Loaded;
+
+/// The listeners of one address, shared by every generation that has the address.
+#[derive(Debug)]
+pub struct Listening {
+    /// As the settings have it; `None`: inherited.
+    address: Option<BindAddr>,
+    /// The sockets.
+    pub group: ListenerGroup,
+}
+
+/// One reading of the settings.
+#[derive(Debug)]
+pub struct Generation {
+    /// Its number, from 0.
+    pub number: u32,
+    /// What was read.
+    pub loaded: Loaded,
+    /// Its addresses.
+    pub listening: Vec<Rc<Listening>>,
+    sealed: OwnedFd,
+    /// The database's URL for programs that take it from their environment.
+    pub database_url: Option<String>,
+}
+
+/// Why a generation cannot be made.
+#[derive(Debug)]
+pub enum OpenError {
+    /// An address cannot be bound.
+    Bind(BindError),
+    /// An inherited descriptor is no listener.
+    Inherit(io::Error),
+    /// There is nowhere to keep the embedded database.
+    NoStateDirectory,
+    /// The settings cannot be handed to workers.
+    Seal(io::Error),
+}
+
+impl Listening {
+    /// Opens `addresses`; what `previous` listens on already is shared, not opened again.
+    ///
+    /// # Errors
+    ///
+    /// The first address that cannot be bound; everything opened for it is closed again.
+    pub fn open(
+        addresses: &[BindAddr],
+        previous: &[Rc<Listening>],
+        shards: usize,
+        options: &BindOptions,
+    ) -> Result<Vec<Rc<Listening>>, BindError> {
+        addresses
+            .iter()
+            .map(|address| {
+                match previous.iter().find(|listening| listening.address.as_ref() == Some(address))
+                {
+                    Some(listening) => Ok(Rc::clone(listening)),
+                    None => ListenerGroup::bind(address, shards, options)
+                        .map(|group| Rc::new(Listening { address: Some(address.clone()), group })),
+                }
+            })
+            .collect()
+    }
+
+    /// Takes over listeners that somebody else opened.
+    ///
+    /// # Errors
+    ///
+    /// One of them is no listener.
+    pub fn adopt(fds: Vec<OwnedFd>) -> io::Result<Vec<Rc<Listening>>> {
+        let groups = ListenerGroup::adopt(fds)?;
+        Ok(groups.into_iter().map(|group| Rc::new(Listening { address: None, group })).collect())
+    }
+
+    /// Whether somebody else opened it, and surely holds it still.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        matches!(self.address, None | Some(BindAddr::Fd(_)))
+    }
+}
+
+impl Generation {
+    /// Puts a generation together.
+    ///
+    /// # Errors
+    ///
+    /// No state directory for the embedded database, or no memory for the settings.
+    pub fn new(
+        number: u32,
+        loaded: Loaded,
+        listening: Vec<Rc<Listening>>,
+    ) -> Result<Generation, OpenError> {
+        let mut settings = loaded.settings().clone();
+        if settings.database.as_deref() == Some(EMBEDDED) {
+            settings.database = Some(embedded::url(&state_directory(&settings)?));
+        }
+        let database_url = settings.database.clone();
+        let json = serde_json::to_vec(&settings).map_err(|error| OpenError::Seal(error.into()))?;
+        let sealed = sys::shm::sealed(c"settings", &json).map_err(OpenError::Seal)?;
+        Ok(Generation { number, loaded, listening, sealed, database_url })
+    }
+
+    /// What runs in its slots.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.loaded.app
+    }
+
+    /// Its settings as they were written.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        self.loaded.settings()
+    }
+
+    /// Whether it wants the embedded database.
+    #[must_use]
+    pub fn wants_embedded(&self) -> bool {
+        self.settings().database.as_deref() == Some(EMBEDDED)
+    }
+
+    /// Every listener, address by address.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<BorrowedFd<'_>> {
+        self.listening
+            .iter()
+            .flat_map(|listening| listening.group.shards())
+            .map(AsFd::as_fd)
+            .collect()
+    }
+
+    /// The sealed settings for its workers.
+    #[must_use]
+    pub fn sealed(&self) -> BorrowedFd<'_> {
+        self.sealed.as_fd()
+    }
+
+    /// The addresses for people, as gunicorn lists them.
+    #[must_use]
+    pub fn addresses(&self) -> String {
+        let addresses: Vec<String> =
+            self.listening.iter().map(|listening| listening.group.addr().to_string()).collect();
+        addresses.join(",")
+    }
+}
+
+/// The value of the setting `database` that means a private database of our own.
+pub const EMBEDDED: &str = "embedded";
+
+/// Where the embedded database lives.
+///
+/// # Errors
+///
+/// Neither the settings nor the environment name a place.
+pub fn state_directory(settings: &Settings) -> Result<std::path::PathBuf, OpenError> {
+    let is_root = nix::unistd::geteuid().is_root();
+    settings
+        .database_directory
+        .clone()
+        .or_else(|| embedded::state_dir(is_root, |name| std::env::var_os(name)))
+        .ok_or(OpenError::NoStateDirectory)
+}
+
+impl OpenError {
+    /// The exit code when this happens at start.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            OpenError::Bind(_) | OpenError::Inherit(_) => shared::exit::CANNOT_BIND,
+            OpenError::NoStateDirectory => shared::exit::CONFIG,
+            OpenError::Seal(_) => shared::exit::RUNTIME,
+        }
+    }
+}
+
+impl From<BindError> for OpenError {
+    fn from(error: BindError) -> OpenError {
+        OpenError::Bind(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // gunicorn's words, which monitoring greps for.
+            OpenError::Bind(error) if error.is_in_use() => write!(f, "Connection in use: {}", error.addr()),
+            OpenError::Bind(error) if error.is_invalid() => write!(f, "Invalid address: {}", error.addr()),
+            OpenError::Bind(error) => error.fmt(f),
+            OpenError::Inherit(_) => f.write_str("cannot take over inherited listeners"),
+            OpenError::NoStateDirectory => f.write_str(
+                "nowhere to keep the embedded database: set database_directory, HOME or XDG_STATE_HOME",
+            ),
+            OpenError::Seal(_) => f.write_str("cannot hand the settings to workers"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            OpenError::Bind(error) => std::error::Error::source(error),
+            OpenError::Inherit(error) | OpenError::Seal(error) => Some(error),
+            OpenError::NoStateDirectory => None,
+        }
+    }
+}

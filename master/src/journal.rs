@@ -1,0 +1,122 @@
+//! The master's error log, in gunicorn's frame.
+//!
+//! A line is gunicorn's first words where operators search for them, then `key=value`. Lines of a crash loop are thinned
+//! out: the first few and then ever fewer, each with its count.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use logging::{Level, Log, Target};
+use shared::settings::{LogLevel, Settings};
+
+/// Repetitions that are all logged; of later ones only every second, fourth, eighth …
+const REPEATED_ALWAYS: u32 = 3;
+
+/// Longest wait for a reader of the log at the very end.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// The log.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    log: Log,
+}
+
+impl Journal {
+    /// Opens the log that `settings` name.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened.
+    pub fn open(settings: &Settings) -> io::Result<Journal> {
+        let target = match settings.errorlog.as_deref() {
+            None | Some("-") => Target::Stderr,
+            Some(path) => Target::File(PathBuf::from(path)),
+        };
+        let journal = Journal { log: Log::open(target)? };
+        journal.reconfigure(settings);
+        Ok(journal)
+    }
+
+    /// Takes over what a reload may change.
+    pub fn reconfigure(&self, settings: &Settings) {
+        self.log.set_level(match settings.loglevel {
+            LogLevel::Debug => Level::Debug,
+            LogLevel::Info => Level::Info,
+            LogLevel::Warning => Level::Warning,
+            LogLevel::Error => Level::Error,
+            LogLevel::Critical => Level::Critical,
+        });
+    }
+
+    /// Opens the file again, after it was rotated.
+    pub fn reopen(&self) {
+        if let Err(error) = self.log.reopen() {
+            self.error(&format!(
+                "Cannot reopen the error log, going on with the old file error={error:?}"
+            ));
+        }
+    }
+
+    /// Writes what waits, as far as somebody reads.
+    pub fn pump(&self) {
+        self.log.flush();
+    }
+
+    /// Writes what waits before the end.
+    pub fn flush(&self) {
+        self.log.flush_within(FLUSH_MAX);
+    }
+
+    /// For developers.
+    pub fn debug(&self, line: &str) {
+        self.log.write_line(Level::Debug, line);
+    }
+
+    /// The life cycle.
+    pub fn info(&self, line: &str) {
+        self.log.write_line(Level::Info, line);
+    }
+
+    /// We acted.
+    pub fn warning(&self, line: &str) {
+        self.log.write_line(Level::Warning, line);
+    }
+
+    /// Someone must act.
+    pub fn error(&self, line: &str) {
+        self.log.write_line(Level::Error, line);
+    }
+
+    /// A worker was lost, or the server is.
+    pub fn critical(&self, line: &str) {
+        self.log.write_line(Level::Critical, line);
+    }
+
+    /// The life cycle in a crash loop that has come to `failures`.
+    pub fn repeated(&self, failures: u32, line: &str) {
+        self.log
+            .write_line(if is_worth_a_line(failures) { Level::Info } else { Level::Debug }, line);
+    }
+
+    /// A failure in a crash loop that has come to `failures`.
+    pub fn repeated_error(&self, failures: u32, line: &str) {
+        self.log
+            .write_line(if is_worth_a_line(failures) { Level::Error } else { Level::Debug }, line);
+    }
+}
+
+fn is_worth_a_line(failures: u32) -> bool {
+    failures <= REPEATED_ALWAYS || failures.is_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_loop_is_logged_ever_more_seldom() {
+        let logged: Vec<u32> = (0..40).filter(|failures| is_worth_a_line(*failures)).collect();
+        assert_eq!(logged, [0, 1, 2, 3, 4, 8, 16, 32]);
+    }
+}

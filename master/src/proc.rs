@@ -1,0 +1,64 @@
+//! What `/proc` knows of a process that does not answer.
+
+use std::fmt;
+use std::fs;
+
+use sys::Pid;
+
+/// Facts about a process, as far as the kernel tells them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its state: `R` computes, `S` waits, `D` waits for a device, `T` and `t` are stopped.
+    pub state: Option<char>,
+    /// The kernel function it waits in.
+    pub waits_in: Option<String>,
+    /// The number of the system call it is in.
+    pub syscall: Option<String>,
+}
+
+impl Facts {
+    /// Looks at `pid`. Never fails: what cannot be read is left out.
+    #[must_use]
+    pub fn of(pid: Pid) -> Facts {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+        Facts {
+            state: read("stat").and_then(|stat| state(&stat)),
+            waits_in: read("wchan").filter(|name| !name.is_empty() && name != "0"),
+            syscall: read("syscall")
+                .and_then(|line| Some(line.split_ascii_whitespace().next()?.to_owned())),
+        }
+    }
+}
+
+/// Field 3 of `/proc/PID/stat`; the name before it may hold spaces and parentheses.
+fn state(stat: &str) -> Option<char> {
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// As it stands in a log line, with a blank before each.
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(state) = self.state {
+            write!(f, " process_state={state}")?;
+        }
+        if let Some(waits_in) = &self.waits_in {
+            write!(f, " waits_in={waits_in}")?;
+        }
+        if let Some(syscall) = &self.syscall {
+            write!(f, " syscall={syscall}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_living_process_has_a_state_and_a_dead_one_no_facts() {
+        assert!(Facts::of(Pid::this()).state.is_some());
+        assert_eq!(Facts::of(Pid::from_raw(i32::MAX)), Facts::default());
+        assert_eq!(state("1 (a) b) D 2"), Some('D'));
+    }
+}
