@@ -200,13 +200,26 @@ fn mark_close_on_exec() {
     }
 }
 
+/// Size of the kernel's signal sets in bytes.
+const KERNEL_SIGSET_BYTES: usize = 8;
+
 fn reset_dispositions() {
-    // SAFETY: all-zero bytes are a valid `sigaction`: SIG_DFL, no flags, an empty mask.
-    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    // Straight to the kernel: the C library refuses the two numbers that it keeps to itself, and an "ignored" that our
+    // own parent left there would go on to our children. All zeroes mean SIG_DFL, no flags, an empty mask.
+    let default = [0_u64; 4];
+    let no_old = ptr::null_mut::<libc::c_void>();
     for number in 1..=64 {
-        // KILL and STOP, and the numbers the C library keeps to itself, answer EINVAL.
-        // SAFETY: `default` outlives the call; the old action is not asked for.
-        unsafe { libc::sigaction(number, &raw const default, ptr::null_mut()) };
+        // KILL and STOP answer EINVAL.
+        // SAFETY: the kernel reads one `sigaction`, for which there is room, and does not write the old one.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                no_old,
+                KERNEL_SIGSET_BYTES,
+            )
+        };
     }
 }
 
