@@ -38,3 +38,8 @@ pub use pg;
 pub use request::{OwnedRequest, Request};
 pub use response::{Body, IntoResponse, Response};
 pub use run::{BootError, run};
+
+// The README's example must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
