@@ -107,6 +107,19 @@ fn damaged_requests_have_one_story() {
     }
 }
 
+/// What fuzzing found worth keeping (`scripts/fuzz`), cut everywhere.
+#[test]
+fn corpus_has_one_story() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/head");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).expect("the corpus") {
+        let input = fs::read(entry.expect("an entry").path()).expect("an input");
+        common::check_every_split(input.get(2..).unwrap_or_default(), &Rules::default());
+        count += 1;
+    }
+    assert_ne!(count, 0);
+}
+
 /// Any chunks, written by hand, come out as the data they hold, whatever the cuts.
 #[test]
 fn chunks_come_out_whole() {
