@@ -8,7 +8,6 @@
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll as Polled};
@@ -29,6 +28,7 @@ use crate::contract::{Lifeline, Message};
 use crate::core::Core;
 use crate::drain::Farewell;
 use crate::executor::{TaskKey, TaskWaker};
+use crate::panics;
 use crate::slots::Slots;
 use crate::stream::Stream;
 
@@ -40,6 +40,8 @@ const EVENTS_MAX: usize = 1024;
 const ACCEPTS_PER_WAKE_MAX: usize = 8;
 /// Connections taken from one shard at the last stop, when nobody else will.
 const ACCEPTS_AT_END_MAX: usize = 65_536;
+/// A turn that has lasted longer than this, in nanoseconds, takes no further connections.
+const TURN_LATE_NS: u64 = 1_000_000;
 /// Times that woken tasks are polled in one turn; tasks that wake each other go on in the next.
 const TASK_ROUNDS_MAX: usize = 16;
 
@@ -73,6 +75,10 @@ pub(crate) struct EventLoop {
     lifeline: Option<Lifeline>,
     /// Keys of woken tasks, taken from the queue; kept for its memory.
     woken: Vec<TaskKey>,
+    /// Shards with connections to be taken in this turn; kept for its memory.
+    ready_shards: Vec<usize>,
+    /// `CLOCK_MONOTONIC` in nanoseconds when this turn began.
+    began: u64,
     heartbeat_at: Instant,
 }
 
@@ -113,6 +119,8 @@ impl EventLoop {
             signals,
             lifeline,
             woken: Vec::new(),
+            ready_shards: Vec::new(),
+            began: 0,
             heartbeat_at: now,
         })
     }
@@ -141,12 +149,13 @@ impl EventLoop {
         let Some(mut events) = self.events.take() else { return Ok(Turn::Over) };
         self.wait(&mut events, timeout)?;
         let now = self.core.kernel.clock.update();
-        let began = sys::clock::monotonic();
-        self.core.tick = began;
+        self.began = sys::clock::monotonic();
+        self.core.tick = self.began;
         self.core.date.update(now);
 
+        self.attend_to_specials(&events);
         for event in &events {
-            self.dispatch(event);
+            self.attend_to_client(event);
         }
         // What the clients asked is on its way while the answers to earlier questions are read.
         self.run_tasks();
@@ -159,9 +168,21 @@ impl EventLoop {
         self.events = Some(events);
 
         self.expire(now);
-        self.beat(now, began);
-        let is_over = self.core.drain.is_over(self.connections.len(), now);
-        Ok(if is_over { Turn::Over } else { Turn::GoOn })
+        self.beat(now);
+        Ok(if self.is_over(now) { Turn::Over } else { Turn::GoOn })
+    }
+
+    /// Whether the worker is through; says what it leaves unfinished.
+    fn is_over(&self, now: Instant) -> bool {
+        let left = self.connections.len();
+        let is_over = self.core.drain.is_over(left, now);
+        if is_over && left != 0 {
+            self.core
+                .kernel
+                .log
+                .warning(format_args!("Connections cut at the end connections={left}"));
+        }
+        is_over
     }
 
     fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
@@ -194,22 +215,35 @@ impl EventLoop {
         others.into_iter().flatten().fold(self.heartbeat_at, Instant::min)
     }
 
-    fn dispatch(&mut self, event: &mio::event::Event) {
-        match event.token() {
-            Token(token) if token < SPECIAL => {
-                // An event for a connection that is gone finds nobody.
-                if let Some(index) = self.connections.find(token) {
-                    let readiness = Readiness::of(event);
-                    self.with(index, |connection, core| connection.on_ready(readiness, core));
+    /// Orders and signals, then new connections: after a TERM none is taken that others could take.
+    fn attend_to_specials(&mut self, events: &Events) {
+        let mut is_told = false;
+        for event in events.iter().filter(|event| SPECIAL <= event.token().0) {
+            match event.token() {
+                SIGNALS | LIFELINE => is_told = true,
+                // Woken tasks are looked for in every turn; the database has its own place in the turn.
+                Token(token) if (FIRST_SHARD..FIRST_DATABASE).contains(&token) => {
+                    self.ready_shards.push(token - FIRST_SHARD);
                 }
+                _ => (),
             }
-            ALARM => (), // The queue of woken tasks is looked at in every turn.
-            SIGNALS => self.on_signals(),
-            LIFELINE => self.on_lifeline(),
-            Token(token) if token < FIRST_DATABASE => {
-                self.accept_some(token - FIRST_SHARD, ACCEPTS_PER_WAKE_MAX)
-            }
-            _ => (), // The database's have their place in the turn.
+        }
+        if is_told {
+            self.on_signals();
+        }
+        while let Some(shard) = self.ready_shards.pop() {
+            self.accept_some(shard, ACCEPTS_PER_WAKE_MAX);
+        }
+    }
+
+    fn attend_to_client(&mut self, event: &mio::event::Event) {
+        let Token(token) = event.token();
+        // An event for a connection that is gone finds nobody.
+        if token < SPECIAL
+            && let Some(index) = self.connections.find(token)
+        {
+            let readiness = Readiness::of(event);
+            self.with(index, |connection, core| connection.on_ready(readiness, core));
         }
     }
 
@@ -242,9 +276,15 @@ impl EventLoop {
     /// Takes connections from one shard, as long as there are any, and capacity.
     fn accept_some(&mut self, shard: usize, accepts_max: usize) {
         for _ in 0..accepts_max {
-            if self.capacity() <= self.connections.len() {
-                self.shards.set_full(&self.poll, true);
-                return;
+            // At the last stop nobody else would take them.
+            if !self.core.drain.is_draining() {
+                if self.capacity() <= self.connections.len() {
+                    self.shards.set_full(&self.poll, true);
+                    return;
+                }
+                if self.is_late() {
+                    return; // What waits is reported again, here or to a worker with more time.
+                }
             }
             match self.shards.accept(&self.poll, shard, self.core.now()) {
                 Ok(Some((accepted, peer))) => self.welcome(accepted, peer),
@@ -255,6 +295,11 @@ impl EventLoop {
                 }
             }
         }
+    }
+
+    /// Whether handlers have held this turn up, so that there may be news.
+    fn is_late(&self) -> bool {
+        TURN_LATE_NS < self.core.tick.saturating_sub(self.began)
     }
 
     /// A new connection. Its first request has often come along, so it is read from before it is waited for.
@@ -307,9 +352,9 @@ impl EventLoop {
         let Some(spawned) = self.spawned.get_mut(index) else { return };
         spawned.inside.before_poll();
         let mut context = Context::from_waker(&spawned.waker);
-        let polled = catch_unwind(AssertUnwindSafe(|| spawned.future.as_mut().poll(&mut context)));
-        if polled.is_err() {
-            self.core.kernel.log.error(format_args!("A task panicked"));
+        let polled = panics::catch(|| spawned.future.as_mut().poll(&mut context));
+        if let Err(panic) = &polled {
+            self.core.kernel.log.error(format_args!("A task failed: {}", panic.text()));
         }
         if !matches!(polled, Ok(Polled::Pending)) {
             self.spawned.remove(index);
@@ -353,13 +398,14 @@ impl EventLoop {
     }
 
     /// Says "alive", and how busy this turn was.
-    fn beat(&mut self, now: Instant, began: u64) {
+    fn beat(&mut self, now: Instant) {
         let ended = sys::clock::monotonic();
         self.core.block.beat(ended);
-        self.core.block.add(Counter::BusyNanoseconds, ended.saturating_sub(began));
+        self.core.block.add(Counter::BusyNanoseconds, ended.saturating_sub(self.began));
         if self.heartbeat_at <= now {
             self.heartbeat_at = now + HEARTBEAT_EVERY;
             self.publish_gauges();
+            self.core.kernel.log.flush();
         }
     }
 

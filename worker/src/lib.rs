@@ -17,6 +17,7 @@ mod error;
 mod event_loop;
 mod executor;
 mod log;
+mod panics;
 mod peer;
 mod percent;
 mod request;

@@ -1,37 +1,101 @@
 //! The error log, as the worker and its handlers use it.
 
 use std::fmt;
+use std::time::Duration;
 
-/// The error log.
-pub struct Log;
+use logging::{Level, Target};
+use shared::settings::{LogLevel, Settings};
+
+/// Longest wait for the log to take its last lines.
+const LAST_LINES_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// The error log: gunicorn's frame, one event a line. Never blocks.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `None`: it cannot be opened, not even standard error; there is nowhere to say so.
+    log: Option<logging::Log>,
+}
 
 impl Log {
+    /// The log of the settings, or standard error if that cannot be opened.
+    pub(crate) fn open(settings: &Settings) -> Log {
+        let log = match settings.errorlog.as_deref() {
+            None | Some("-") => Log::to_stderr(),
+            Some(path) => match logging::Log::open(Target::File(path.into())) {
+                Ok(log) => Log { log: Some(log) },
+                Err(error) => {
+                    let log = Log::to_stderr();
+                    log.error(format_args!("Cannot open the error log {path}: {error}"));
+                    log
+                }
+            },
+        };
+        if let Some(log) = &log.log {
+            log.set_level(level(settings.loglevel));
+        }
+        log
+    }
+
     pub(crate) fn to_stderr() -> Log {
-        Log
+        Log { log: logging::Log::open(Target::Stderr).ok() }
     }
-    pub(crate) fn open(_: &shared::settings::Settings) -> Log {
-        Log
-    }
-    pub(crate) fn flush(&self) {}
-    pub(crate) fn reopen(&self) {}
 
-    /// Someone must act.
+    /// Writes a line on which someone must act.
     pub fn error(&self, text: fmt::Arguments<'_>) {
-        let _ = text;
+        self.write(Level::Error, text);
     }
 
-    /// The program acted by itself.
+    /// Writes a line about something the program acted on by itself.
     pub fn warning(&self, text: fmt::Arguments<'_>) {
-        let _ = text;
+        self.write(Level::Warning, text);
     }
 
-    /// Life cycle.
+    /// Writes a line about the life cycle.
     pub fn info(&self, text: fmt::Arguments<'_>) {
-        let _ = text;
+        self.write(Level::Info, text);
     }
 
-    /// The rest.
+    /// Writes a line for developers.
     pub fn debug(&self, text: fmt::Arguments<'_>) {
-        let _ = text;
+        self.write(Level::Debug, text);
+    }
+
+    fn write(&self, level: Level, text: fmt::Arguments<'_>) {
+        if let Some(log) = &self.log {
+            log.write(level, text);
+        }
+    }
+
+    /// Opens the file again, after a rotation.
+    pub(crate) fn reopen(&self) {
+        if let Some(log) = &self.log
+            && let Err(error) = log.reopen()
+        {
+            self.error(format_args!("Cannot open the error log again: {error}"));
+        }
+    }
+
+    /// Writes what waits, if there is room again.
+    pub(crate) fn flush(&self) {
+        if let Some(log) = &self.log {
+            log.flush();
+        }
+    }
+
+    /// Writes what waits before the process ends.
+    pub(crate) fn finish(&self) {
+        if let Some(log) = &self.log {
+            let _ = log.flush_within(LAST_LINES_WAIT_MAX);
+        }
+    }
+}
+
+fn level(setting: LogLevel) -> Level {
+    match setting {
+        LogLevel::Debug => Level::Debug,
+        LogLevel::Info => Level::Info,
+        LogLevel::Warning => Level::Warning,
+        LogLevel::Error => Level::Error,
+        LogLevel::Critical => Level::Critical,
     }
 }

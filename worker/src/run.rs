@@ -55,6 +55,7 @@ fn serve<S: 'static>(
     let Inheritance { slot, generation, settings, listeners, block, lifeline, notifier, own } =
         inheritance;
     let pid = std::process::id();
+    crate::panics::install_hook();
     block.start(pid);
     let log = Log::open(&settings);
     log.info(format_args!("Booting worker with pid: {pid}"));
@@ -116,7 +117,7 @@ fn serve<S: 'static>(
         let _ = group.close_and_unlink();
     }
     kernel.log.info(format_args!("Worker exiting (pid: {pid})"));
-    kernel.log.flush();
+    kernel.log.finish();
     code
 }
 

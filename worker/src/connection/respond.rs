@@ -1,9 +1,7 @@
 //! What goes to the client: handlers' responses, refusals, and the end of the connection.
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 
 use http1::{Encoder, Exchange, Finish, Head, HeadError, Refusal, ResponseError, Stamp};
@@ -13,6 +11,7 @@ use super::{Connection, Handling, Incoming, LINGER, Label, State};
 use crate::body::BodyError;
 use crate::core::Core;
 use crate::executor::TaskWaker;
+use crate::panics;
 use crate::response::Response;
 use crate::service::{Answer, Content};
 
@@ -26,8 +25,7 @@ impl Connection {
         body: Option<Incoming>,
         core: &mut Core,
     ) {
-        let called =
-            catch_unwind(AssertUnwindSafe(|| core.service.call(head, &self.peer, content)));
+        let called = panics::catch(|| core.service.call(head, &self.peer, content));
         let response = match called {
             Ok(Answer::Now(response)) => response,
             Ok(Answer::Later(task)) => {
@@ -36,7 +34,7 @@ impl Connection {
                 self.state_deadline = core.after(core.limits.request);
                 return self.poll(core);
             }
-            Err(panic) => panicked(&*panic),
+            Err(panic) => panicked(&panic),
         };
         if let Some(cause) = &response.cause {
             core.report(head.method().as_str().as_bytes(), head.path(), cause.as_ref());
@@ -62,7 +60,7 @@ impl Connection {
         let (inside, waker) = self.waker.get_or_insert_with(|| TaskWaker::new(&core.queue, key));
         inside.before_poll();
         let mut context = Context::from_waker(waker);
-        let polled = catch_unwind(AssertUnwindSafe(|| handling.task.as_mut().poll(&mut context)));
+        let polled = panics::catch(|| handling.task.as_mut().poll(&mut context));
         core.block.let_go();
         let response = match polled {
             Ok(Poll::Pending) => {
@@ -76,7 +74,7 @@ impl Connection {
                 return;
             }
             Ok(Poll::Ready(response)) => response,
-            Err(panic) => panicked(&*panic),
+            Err(panic) => panicked(&panic),
         };
         // The task is dropped here, before its answer is written: it holds nothing that the answer needs.
         let State::Handling(Handling { exchange, since, label, body, .. }) =
@@ -246,12 +244,7 @@ fn encode(
     Ok(encoder.finish(body))
 }
 
-/// The answer for a handler that panicked; its message is the cause.
-fn panicked(panic: &(dyn Any + Send)) -> Response {
-    let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "unknown".to_owned(),
-    };
-    Response::error(500).because(format!("panic: {message}").into())
+/// The answer for a handler that panicked; the client does not learn why.
+fn panicked(panic: &panics::Caught) -> Response {
+    Response::error(500).because(panic.text().into())
 }

@@ -1,0 +1,98 @@
+//! Every feature of the library on one page, a route each. The tests drive it.
+//!
+//! `cargo run -p worker --example features`, then `curl -i http://127.0.0.1:8000/hello/you`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use worker::{App, Context, Error, Method, OwnedRequest, Request, Response, Result, owned};
+
+fn main() -> ExitCode {
+    worker::run(|boot| {
+        if std::env::var_os("FEATURES_BROKEN").is_some() {
+            return Err("the variable FEATURES_BROKEN is set".into());
+        }
+        boot.log().debug(format_args!("Building the application slot={}", boot.slot()));
+        Ok(App::new()
+            .get("/hello/{name}", hello)
+            .post("/echo", |request, _| {
+                Response::bytes("application/octet-stream", request.bytes().to_vec())
+            })
+            .post_async("/count", owned(count))
+            .post_async("/ignore", |_, _| async { "not read\n" })
+            .route(Method::Delete, "/echo", |_, _| Response::status(204))
+            .get_async("/sleep/{ms}", sleep)
+            .get("/block/{ms}", |request, _| {
+                std::thread::sleep(Duration::from_millis(number(request, "ms")));
+                "blocked\n"
+            })
+            .get("/big/{bytes}", |request, _| {
+                Response::text(vec![b'x'; number(request, "bytes") as usize])
+            })
+            .get("/panic", |_, _| -> Response { panic!("a plain handler's mistake") })
+            .get_async("/panic/later", |_, cx| {
+                let wait = cx.sleep(Duration::from_millis(1));
+                async move {
+                    wait.await;
+                    let nothing: Option<&'static str> = None;
+                    nothing.expect("an asynchronous handler's mistake")
+                }
+            })
+            .get("/fail", |_, _| -> Result {
+                Ok(Response::text(std::fs::read("/nonexistent/file")?))
+            })
+            .get("/refuse", |_, _| -> Result { Err(Error::status(403)) })
+            .get("/inject", |_, _| {
+                Response::text("x").header("X-Name", "a\r\nSet-Cookie: stolen=1")
+            })
+            .get("/close", |_, _| Response::text("last\n").and_close())
+            .get("/thread", |_, cx| thread(cx))
+            .body_bytes_max(64 * 1024))
+    })
+}
+
+fn number(request: &Request<'_>, name: &str) -> u64 {
+    request.param(name).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn hello(request: &Request<'_>, _: &Context) -> Response {
+    let name = request.param("name").unwrap_or_default();
+    let greeting = request.query("greeting").unwrap_or("Hello".into());
+    Response::text(format!("{greeting}, {name}!\n"))
+        .header("X-Method", request.method().as_str().to_owned())
+}
+
+/// Reads a body of any length piece by piece, without keeping it.
+async fn count(mut request: OwnedRequest, _: Context) -> Result {
+    let mut bytes = 0;
+    while let Some(chunk) = request.body_mut().chunk().await? {
+        bytes += chunk.len();
+    }
+    Ok(Response::text(format!("{bytes}\n")))
+}
+
+fn sleep(request: &Request<'_>, cx: &Context) -> impl Future<Output = &'static str> + use<> {
+    let wait = cx.sleep(Duration::from_millis(number(request, "ms")));
+    async {
+        wait.await;
+        "slept\n"
+    }
+}
+
+/// Work on another thread wakes the loop through the task's waker, as any future may.
+fn thread(cx: &Context) -> Response {
+    cx.spawn(async {
+        let mut is_started = false;
+        std::future::poll_fn(move |task| {
+            if is_started {
+                return std::task::Poll::Ready(());
+            }
+            is_started = true;
+            let waker = task.waker().clone();
+            std::thread::spawn(move || waker.wake());
+            std::task::Poll::Pending
+        })
+        .await;
+    });
+    Response::text("spawned\n")
+}

@@ -1,0 +1,264 @@
+//! A worker's life: start, signals, orders from its master, drain, end.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, Signal, begin_with, bundled, example, start, until};
+use shared::contract::Order;
+use sys::pidfd::Exit;
+
+#[test]
+fn a_worker_says_when_it_comes_and_goes() {
+    let mut worker = start(bundled(), |_| ());
+    let pid = worker.pid();
+    assert!(worker.log().contains(&format!("[{pid}] [INFO] Booting worker with pid: {pid}")));
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.wait(), Exit::Code(0));
+    assert!(worker.log().contains(&format!("[{pid}] [INFO] Worker exiting (pid: {pid})")));
+}
+
+#[test]
+fn an_application_that_cannot_be_built_is_reported_and_exits_4() {
+    let (mut worker, message) = begin_with(example("features"), |_| (), &["FEATURES_BROKEN=1"]);
+    assert_eq!(
+        message,
+        "ERRNO=4\nSTATUS=Application cannot be loaded: the variable FEATURES_BROKEN is set"
+    );
+    assert_eq!(worker.wait(), Exit::Code(4));
+    worker.await_log("[ERROR] Application cannot be loaded: the variable FEATURES_BROKEN is set");
+}
+
+#[test]
+fn the_masters_own_signals_are_ignored() {
+    let worker = start(bundled(), |_| ());
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGWINCH,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGUSR2,
+        Signal::SIGPIPE,
+    ] {
+        worker.signal(signal);
+        worker.get("/json").expect(200);
+    }
+    worker.stop();
+}
+
+#[test]
+fn a_draining_worker_answers_what_is_in_hand_and_says_close() {
+    let mut worker = start(example("features"), |_| ());
+    let mut slow = worker.connect();
+    slow.get("/hello/first");
+    slow.send("GET /sleep/300 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut half = worker.connect();
+    half.get("/hello/first");
+    half.send("GET /hello/half HTTP/1.1\r\nHo");
+    until(|| worker.get("/hello/sync").status == 200, String::new);
+    worker.signal(Signal::SIGTERM);
+    let reply = slow.reply().expect(200);
+    assert!(reply.closes(), "{}", reply.head);
+    assert_eq!(reply.text(), "slept\n");
+    half.send("st: a\r\n\r\n");
+    let reply = half.reply().expect(200);
+    assert!(reply.closes(), "{}", reply.head);
+    drop((slow, half));
+    assert_eq!(worker.wait(), Exit::Code(0));
+}
+
+#[test]
+fn an_idle_connection_has_its_next_request_answered_during_a_drain() {
+    let mut worker = start(bundled(), |settings| settings.keepalive = Duration::from_secs(60));
+    let mut client = worker.connect();
+    client.get("/json").expect(200);
+    worker.signal(Signal::SIGTERM);
+    // A proxy may pick this connection long after the drain began.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(worker.is_running());
+    let reply = client.get("/json").expect(200);
+    assert!(reply.closes());
+    assert_eq!(client.rest(), "");
+    drop(client);
+    assert_eq!(worker.wait(), Exit::Code(0));
+}
+
+#[test]
+fn an_idle_connection_that_is_not_used_ends_with_its_keep_alive_time() {
+    let mut worker = start(bundled(), |settings| settings.keepalive = Duration::from_millis(400));
+    let mut client = worker.connect();
+    client.get("/json").expect(200);
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.wait(), Exit::Code(0));
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn a_large_response_to_a_slow_reader_survives_the_drain() {
+    const BYTES: usize = 8 << 20;
+    let mut worker = start(example("features"), |_| ());
+    let mut client = worker.connect();
+    client.send(&format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client.stream.read_exact(&mut [0; 1000]).unwrap();
+    worker.signal(Signal::SIGTERM);
+    std::thread::sleep(Duration::from_millis(100));
+    let rest = client.rest();
+    assert!(rest.len() > BYTES - 1000, "{} of {BYTES} bytes", rest.len());
+    assert_eq!(worker.wait(), Exit::Code(0));
+}
+
+#[test]
+fn what_waits_at_a_drain_is_left_to_others() {
+    let mut worker = start(example("features"), |_| ());
+    let mut busy = worker.connect();
+    busy.send("GET /block/300 HTTP/1.1\r\nHost: a\r\n\r\n");
+    // While the worker cannot accept, the next one waits in the listener's queue.
+    std::thread::sleep(Duration::from_millis(50));
+    worker.signal(Signal::SIGTERM);
+    let waiting = TcpStream::connect(worker.address).unwrap();
+    busy.reply().expect(200);
+    drop(busy);
+    let end = worker.wait();
+    assert_eq!(end, Exit::Code(0));
+    let (_, from) = worker.listener.accept().unwrap();
+    assert_eq!(from, waiting.local_addr().unwrap());
+}
+
+#[test]
+fn at_the_final_stop_everything_that_waits_is_answered() {
+    let mut worker = start(example("features"), |_| ());
+    let mut busy = worker.connect();
+    busy.send("GET /block/300 HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(50));
+    let mut waiting: Vec<_> = (0..50).map(|_| worker.connect()).collect();
+    for client in &mut waiting {
+        client.send("GET /hello/you HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    worker.order(Order::Final);
+    worker.signal(Signal::SIGTERM);
+    for mut client in waiting {
+        let reply = client.reply().expect(200);
+        assert!(reply.closes());
+        assert_eq!(client.rest(), "");
+    }
+    busy.reply().expect(200);
+    drop(busy);
+    assert_eq!(worker.wait(), Exit::Code(0));
+}
+
+#[test]
+fn before_a_stop_every_response_says_close_and_all_goes_on() {
+    let mut worker = start(bundled(), |_| ());
+    let mut client = worker.connect();
+    assert!(!client.get("/json").closes());
+    worker.order(Order::SayClose);
+    until(
+        || {
+            let mut client = worker.connect();
+            client.get("/json").expect(200).closes()
+        },
+        || "no response says close".to_owned(),
+    );
+    assert!(client.get("/json").expect(200).closes());
+    assert!(worker.is_running());
+    drop(client);
+    worker.stop();
+}
+
+#[test]
+fn a_worker_whose_master_is_gone_finishes_and_ends() {
+    let mut worker = start(example("features"), |_| ());
+    let mut client = worker.connect();
+    client.send("GET /sleep/200 HTTP/1.1\r\nHost: a\r\n\r\n");
+    until(|| worker.get("/hello/sync").status == 200, String::new);
+    worker.cut_lifeline();
+    assert!(client.reply().expect(200).closes());
+    drop(client);
+    assert_eq!(worker.wait(), Exit::Code(0));
+    worker.await_log("[WARNING] The master is gone");
+}
+
+#[test]
+fn re_arming_loses_nothing() {
+    let mut worker = start(bundled(), |_| ());
+    for _ in 0..50 {
+        worker.order(Order::ReArm);
+        worker.get("/json").expect(200);
+    }
+    worker.stop();
+}
+
+#[test]
+fn quit_ends_at_once() {
+    for signal in [Signal::SIGQUIT, Signal::SIGINT] {
+        let mut worker = start(example("features"), |_| ());
+        let mut client = worker.connect();
+        client.send("GET /sleep/60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        until(|| worker.get("/hello/sync").status == 200, String::new);
+        let began = Instant::now();
+        worker.signal(signal);
+        assert_eq!(worker.wait(), Exit::Code(0));
+        assert!(began.elapsed() < PATIENCE / 2);
+    }
+}
+
+#[test]
+fn the_drain_ends_with_the_graceful_timeout() {
+    let mut worker = start(example("features"), |settings| {
+        settings.graceful_timeout = Duration::from_millis(500)
+    });
+    let mut client = worker.connect();
+    client.send("GET /sleep/60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    until(|| worker.get("/hello/sync").status == 200, String::new);
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.wait(), Exit::Code(0));
+    worker.await_log("[WARNING] Connections cut at the end connections=1");
+}
+
+#[test]
+fn the_log_is_opened_again_for_rotation() {
+    let directory =
+        std::env::temp_dir().join(format!("monoceros-worker-log-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (path, old) = (directory.join("error.log"), directory.join("error.log.1"));
+    let mut worker =
+        start(bundled(), |settings| settings.errorlog = Some(path.to_str().unwrap().to_owned()));
+    std::fs::rename(&path, &old).unwrap();
+    worker.signal(Signal::SIGUSR1);
+    until(|| path.exists(), || "the log was not opened again".to_owned());
+    worker.signal(Signal::SIGTERM);
+    worker.wait();
+    assert!(std::fs::read_to_string(&old).unwrap().contains("Booting worker"));
+    assert!(std::fs::read_to_string(&path).unwrap().contains("Worker exiting"));
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_silent_worker_says_what_it_was_doing() {
+    let mut worker = start(example("features"), |_| ());
+    let mut client = worker.connect();
+    client.send("GET /block/60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(100));
+    worker.signal(Signal::SIGABRT);
+    assert!(matches!(worker.wait(), Exit::Signal(number, _) if number == Signal::SIGABRT as i32));
+    let log = worker.log();
+    assert!(log.contains("[CRITICAL] Worker aborted with a request in hand"), "{log}");
+    assert!(log.contains("method=GET path=/block/60000 peer=127.0.0.1"), "{log}");
+}
+
+#[test]
+fn connections_that_were_read_leave_no_reset_behind() {
+    // A close with bytes unread would reset the connection and could destroy the answer.
+    let worker = start(example("features"), |_| ());
+    for _ in 0..20 {
+        let mut client = worker.connect();
+        client.send("GET /close HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.stream.write_all(&[b'x'; 30_000]).unwrap();
+        client.reply().expect(200);
+        client.half_close();
+        assert_eq!(client.rest(), "");
+    }
+    worker.stop();
+}
