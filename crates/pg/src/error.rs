@@ -15,15 +15,24 @@ struct Inner {
     source: Option<Box<dyn error::Error + Send + Sync>>,
 }
 
+/// What the caller may conclude.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// The server is not there, or went away.
     Unavailable,
+    /// A deadline passed.
     TimedOut,
+    /// A bound was reached; nothing was sent.
     Overloaded,
+    /// The server refused the query.
     Sql,
+    /// The answer was larger than is accepted.
     TooLarge,
+    /// A parameter does not fit the statement.
     Encode,
+    /// A value was asked for as what it is not.
     Decode,
+    /// Another number of rows than asked for.
     RowCount,
 }
 
@@ -40,8 +49,39 @@ impl Error {
         Error(Arc::new(Inner { kind, what: what.into(), sql: None, source: Some(source.into()) }))
     }
 
-    pub(crate) fn sql(kind: Kind, what: impl Into<Box<str>>, sql: SqlError) -> Error {
+    /// A refusal by the server, while doing `what`; unavailable if that is what its code means.
+    pub(crate) fn refused(what: impl Into<Box<str>>, sql: SqlError) -> Error {
+        let kind = if sql.is_unavailable() { Kind::Unavailable } else { Kind::Sql };
         Error(Arc::new(Inner { kind, what: what.into(), sql: Some(sql), source: None }))
+    }
+
+    /// The server said why it closes the connection.
+    pub(crate) fn farewell(what: impl Into<Box<str>>, sql: SqlError) -> Error {
+        Error(Arc::new(Inner {
+            kind: Kind::Unavailable,
+            what: what.into(),
+            sql: Some(sql),
+            source: None,
+        }))
+    }
+
+    /// The same reason, reported for something else.
+    pub(crate) fn because(kind: Kind, what: impl Into<Box<str>>, of: &Error) -> Error {
+        Error(Arc::new(Inner {
+            kind,
+            what: what.into(),
+            sql: of.0.sql.clone(),
+            source: Some(Box::new(of.clone())),
+        }))
+    }
+
+    pub(crate) fn from_driver(what: &str, of: tokio_postgres::Error) -> Error {
+        match of.as_db_error() {
+            Some(db) => Error::refused(what, SqlError::from_driver(db)),
+            // Everything else that tokio-postgres reports while connecting or asking is about the connection,
+            // parameters and values apart, which it reports with the value's position.
+            None => Error::with_source(Kind::Unavailable, what, of),
+        }
     }
 
     /// Whether the database could not be reached or went away: worth a 503 and another try.
@@ -64,6 +104,12 @@ impl Error {
         self.0.kind == Kind::Overloaded
     }
 
+    /// Whether another number of rows came than was asked for ([`crate::Database::query_one`]).
+    #[must_use]
+    pub fn is_row_count(&self) -> bool {
+        self.0.kind == Kind::RowCount
+    }
+
     /// What the server said, if this is its error.
     #[must_use]
     pub fn as_sql(&self) -> Option<&SqlError> {
@@ -79,10 +125,30 @@ impl fmt::Display for Error {
 
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        if let Some(sql) = &self.0.sql {
-            return Some(sql);
+        match (&self.0.source, &self.0.sql) {
+            (Some(source), _) => Some(source.as_ref()),
+            (None, Some(sql)) => Some(sql),
+            (None, None) => None,
         }
-        self.0.source.as_deref().map(|source| source as &(dyn error::Error + 'static))
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    /// For what is asked through [`crate::Transaction`] and [`crate::Dedicated`].
+    fn from(of: tokio_postgres::Error) -> Error {
+        let lost = of.is_closed()
+            || error::Error::source(&of).is_some_and(|source| source.is::<std::io::Error>());
+        match of.as_db_error() {
+            Some(db) => Error::refused("the server refused the query", SqlError::from_driver(db)),
+            None if lost => {
+                Error::with_source(Kind::Unavailable, "the connection to the database is lost", of)
+            }
+            None => Error::with_source(
+                Kind::Decode,
+                "the query does not fit its parameters or results",
+                of,
+            ),
+        }
     }
 }
 
@@ -98,6 +164,29 @@ pub struct SqlError {
 }
 
 impl SqlError {
+    fn from_driver(db: &tokio_postgres::error::DbError) -> SqlError {
+        SqlError {
+            severity: db.severity().into(),
+            code: db.code().code().into(),
+            message: db.message().into(),
+            detail: db.detail().map(Into::into),
+            hint: db.hint().map(Into::into),
+            constraint: db.constraint().map(Into::into),
+        }
+    }
+
+    /// Whether the code speaks of the server's or the connection's state rather than of the query:
+    /// shutting down, crashing, starting up, out of connections, connection failure.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        matches!(&*self.code, "57P01" | "57P02" | "57P03" | "57P05" | "53300")
+            || self.code.starts_with("08")
+    }
+
+    /// Whether the server closes the connection after this.
+    pub(crate) fn ends_connection(&self) -> bool {
+        matches!(&*self.severity, "FATAL" | "PANIC")
+    }
+
     /// `ERROR`, `FATAL` or `PANIC`.
     #[must_use]
     pub fn severity(&self) -> &str {

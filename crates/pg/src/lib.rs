@@ -60,13 +60,34 @@
 
 #![forbid(unsafe_code)]
 
-mod config;
 mod database;
 mod dedicated;
+
+mod config;
 mod error;
 mod events;
 mod rows;
 mod statement;
+
+mod cancels;
+mod common;
+mod connect;
+mod engine;
+mod lanes;
+mod link;
+
+mod encode;
+mod inbox;
+mod message;
+mod pipeline;
+mod requests;
+mod scanner;
+
+mod backoff;
+mod driver;
+mod resolve;
+mod socket;
+mod wire;
 
 pub use config::{Config, ConfigError, Prepare};
 pub use database::{Batch, Counters, Database};
