@@ -93,16 +93,17 @@ impl Arbiter {
     /// Runs until the server has stopped; returns the exit code.
     pub fn run(mut self) -> i32 {
         loop {
-            for event in self.wait() {
-                self.handle(event);
-            }
+            self.catch_up_on_reload();
             self.listen_for_heartbeats();
             self.act();
             self.tend_companion();
-            self.manager.feed_watchdog();
-            self.journal.pump();
             if let Some(code) = self.is_over() {
                 return self.leave(code);
+            }
+            self.manager.feed_watchdog();
+            self.journal.pump();
+            for event in self.wait() {
+                self.handle(event);
             }
         }
     }

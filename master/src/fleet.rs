@@ -199,8 +199,8 @@ pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Time between ABRT and KILL: enough to write down what one was doing.
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);
 
-/// Most slots: more is a slip of the keyboard, and the scoreboard has to have room.
-pub const SLOTS_MAX: usize = 512;
+/// Most slots; the scoreboard has to have room.
+pub const SLOTS_MAX: usize = shared::settings::WORKERS_MAX;
 
 /// The fleet.
 #[derive(Debug, Clone)]

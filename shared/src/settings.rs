@@ -21,7 +21,7 @@ pub use reference::page as reference_page;
 pub use resolve::{Assignment, Place, Problem, Problems, Resolved, Value, resolve};
 pub use split::split;
 pub use suggest::nearest;
-pub use table::{LogLevel, SETTINGS, Settings};
+pub use table::{LogLevel, SETTINGS, Settings, WORKERS_MAX};
 
 /// One setting: everything the program, its help and its manual know about it.
 #[derive(Debug, Clone, Copy)]

@@ -157,7 +157,6 @@ impl Arbiter {
             let is_app = !self.boot_codes.is_empty() && self.boot_codes.contains(&exit::APP_LOAD);
             self.halt(if is_app { exit::APP_LOAD } else { exit::WORKER_BOOT });
         }
-        self.catch_up_on_reload();
         let now = self.now();
         let stop = self.stop.as_mut()?;
         if self.fleet.is_empty() {

@@ -111,7 +111,7 @@ settings! {
     /// Number of worker processes.
     ///
     /// Each runs one event loop on one thread: start with one or two per CPU core.
-    workers: usize = "1", parse::positive, {
+    workers: usize = "1", workers, {
         kind: Kind::Number, section: Section::Workers, meta: "NUMBER", short: Some('w'),
         env: &[Variable { name: "WEB_CONCURRENCY", prefix: "" }], on_reload: OnReload::AtOnce,
     }
@@ -360,6 +360,14 @@ fn bounded(slot: &mut usize, text: &str, most: usize) -> Result<(), String> {
     let value = parse::number(text, 0, most as u64)?;
     *slot = usize::try_from(value).ok().filter(|&value| value != 0).unwrap_or(most);
     Ok(())
+}
+
+/// Most workers: more is a slip of the keyboard, and what the master keeps for each has to have room.
+pub const WORKERS_MAX: usize = 512;
+
+fn workers(slot: &mut usize, text: &str) -> Result<(), String> {
+    parse::number(text, 1, WORKERS_MAX as u64)
+        .map(|value| *slot = usize::try_from(value).unwrap_or(WORKERS_MAX))
 }
 
 fn connections(slot: &mut usize, text: &str) -> Result<(), String> {

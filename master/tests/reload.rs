@@ -1,0 +1,155 @@
+//! HUP under load, with good and with bad settings and programs; and the last stop.
+
+mod support;
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::{Folder, Load, Server, get};
+
+#[test]
+fn reloads_lose_nothing() {
+    let server = Server::start(&["--workers", "2"]);
+    let light = Load::start(&server.address(), 3, Duration::from_millis(3));
+    let heavy = Load::start(&server.address(), 2, Duration::ZERO);
+    for round in 1..=10 {
+        server.signal(Signal::SIGHUP);
+        server.wait_for_lines("Reloaded generation=", round);
+    }
+    let (answered, failed) = light.finish();
+    let (more, failed_too) = heavy.finish();
+    assert!(
+        failed.is_empty() && failed_too.is_empty(),
+        "{answered} and {more} answered, {failed:?} {failed_too:?}"
+    );
+    server.wait_until("the old ones' end", || server.workers().len() == 2);
+    server.stop();
+}
+
+#[test]
+fn reload_takes_over_new_settings_and_addresses() {
+    let folder = Folder::new();
+    let first = folder.path("first.sock");
+    let second = folder.path("second.sock");
+    let settings = |path: &std::path::Path, workers: u32| {
+        format!("bind = ['127.0.0.1:0', 'unix:{}']\nworkers = {workers}\n", path.display())
+    };
+    folder.write("monoceros.toml", &settings(&first, 1));
+    let mut server = Server::spawn(folder, &[]);
+    server.expect("Reload failed");
+    server.wait_for_line("Ready workers=1");
+    assert!(first.exists());
+    let address = server.address();
+    server.folder.write("monoceros.toml", "bind = ['127.0.0.1:0', 'unix:/nowhere/at/all']\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Reload failed, still serving generation=0 workers=1");
+    server.folder.write("monoceros.toml", &settings(&second, 3));
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Reloaded generation=1 workers=3");
+    assert!(second.exists());
+    std::os::unix::net::UnixStream::connect(&second).unwrap();
+    get(&address, "/json").expect("the address that stayed is served on");
+    server.wait_until("the old address is given up", || !first.exists());
+    server.stop();
+}
+
+#[test]
+fn reload_with_bad_config_keeps_serving() {
+    let folder = Folder::new();
+    folder.write("monoceros.toml", "workers = 2\n");
+    let mut server = Server::start_in(folder, &[]);
+    server.expect("Reload failed");
+    let before = server.workers();
+    for (round, text) in
+        ["wrokers = 3", "workers = 0", "workers = [", "database = 'mysql://x'"].iter().enumerate()
+    {
+        server.folder.write("monoceros.toml", text);
+        server.signal(Signal::SIGHUP);
+        server.wait_for_lines("Reload failed", round + 1);
+        get(&server.address(), "/json").unwrap();
+    }
+    assert_eq!(server.workers(), before);
+    assert_eq!(server.count("[ERROR]"), 4, "one line each: {}", server.log());
+    assert!(
+        server
+            .log()
+            .contains("monoceros.toml:1:1: unknown setting \"wrokers\", did you mean \"workers\"?")
+    );
+    server.folder.write("monoceros.toml", "workers = 1\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Reloaded generation=");
+    server.stop();
+}
+
+#[test]
+fn reload_with_a_program_that_cannot_boot_keeps_serving() {
+    let folder = Folder::new();
+    support::master();
+    let worker = support::master().with_file_name("worker");
+    let good = format!("#!/bin/sh\nexec {}\n", worker.display());
+    let program = folder.write_program("app", &good);
+    let mut server = Server::start_in(folder, &["--workers", "2", program.to_str().unwrap()]);
+    server.expect("Reload failed");
+    server.expect("exited with code 3");
+    server.expect("reason=");
+    let before = server.workers();
+    let load = Load::start(&server.address(), 3, Duration::from_millis(3));
+
+    server.folder.write_program("app", "#!/bin/sh\nexit 3\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_lines("Reload failed, still serving generation=0 workers=2", 1);
+    server.folder.write_program("app", "#!/nowhere/interpreter\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_lines("Reload failed", 2);
+    assert!(server.log().contains("cannot execute the program"), "{}", server.log());
+    assert_eq!(server.workers(), before);
+
+    server.folder.write_program("app", &good);
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Reloaded generation=");
+    let (answered, failed) = load.finish();
+    assert!(failed.is_empty() && 0 < answered, "{answered} answered, failed: {failed:?}");
+    server.stop();
+}
+
+#[test]
+fn many_reloads_at_once_become_one_more() {
+    let server = Server::start(&["--workers", "2"]);
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Hang up: Master");
+    for round in 1..=5 {
+        server.signal(Signal::SIGHUP);
+        server.wait_for_lines("Handling signal: hup", 1 + round);
+    }
+    server.wait_for_lines("Reloaded", 2);
+    get(&server.address(), "/json").unwrap();
+    let reloads = server.count("Hang up: Master");
+    assert!(reloads <= 4, "{reloads} for six signals: {}", server.log());
+    server.stop();
+}
+
+#[test]
+fn stop_answers_every_request_sent_before_it() {
+    let mut server = Server::start(&["--workers", "2"]);
+    let load = Load::start(&server.address(), 6, Duration::from_millis(1));
+    std::thread::sleep(Duration::from_millis(300)); // The load itself.
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(), Some(0));
+    let (answered, failed) = load.finish();
+    // Refused is what a client must see once the port is closed; anything else was lost.
+    let lost: Vec<&String> =
+        failed.iter().filter(|error| !error.contains("Connection refused")).collect();
+    assert!(lost.is_empty() && 50 < answered, "{answered} answered, lost: {lost:?}");
+    server.check_log();
+}
+
+#[test]
+fn shutdown_delay_serves_on_and_says_close() {
+    let mut server = Server::start(&["--shutdown-delay", "1"]);
+    server.signal(Signal::SIGTERM);
+    server.wait_for_line("Handling signal: term");
+    std::thread::sleep(Duration::from_millis(200)); // Within the delay.
+    let answer = get(&server.address(), "/json").expect("served during the delay");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    assert_eq!(server.wait(), Some(0));
+}
