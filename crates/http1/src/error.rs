@@ -22,6 +22,8 @@ pub enum HeadError {
     Target,
     /// The form of the target does not go with the method, or its authority is invalid.
     TargetForm,
+    /// An `https` target from a peer that is not trusted to have seen TLS.
+    HttpsTarget,
     /// No version, or something else in its place.
     Version,
     /// A version that is well written but not 1.x.
@@ -72,6 +74,7 @@ impl HeadError {
             HeadError::RequestLineTooLong => 414,
             HeadError::TooManyFields | HeadError::FieldTooLong => 431,
             HeadError::Expectation => 417,
+            HeadError::HttpsTarget => 421,
             HeadError::UnknownCoding => 501,
             HeadError::UnsupportedVersion | HeadError::Http2Preface => 505,
             _ => 400,
@@ -90,6 +93,7 @@ impl HeadError {
             HeadError::RequestLineTooLong => "request line too long",
             HeadError::Target => "invalid request target",
             HeadError::TargetForm => "request target does not suit the method",
+            HeadError::HttpsTarget => "https target without TLS",
             HeadError::Version => "malformed HTTP version",
             HeadError::UnsupportedVersion => "unsupported HTTP version",
             HeadError::FieldName => "invalid field name",

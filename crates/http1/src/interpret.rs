@@ -72,6 +72,9 @@ pub(crate) fn interpret<'a>(
     if is_current && gathered.expects_other {
         return Err(HeadError::Expectation);
     }
+    if parts.is_https && !policy.permit_https_target {
+        return Err(HeadError::HttpsTarget);
+    }
     let connection = gathered.connection;
     Ok(Head {
         method,

@@ -88,13 +88,16 @@ pub struct Policy {
     pub forwarder_headers: Vec<Box<[u8]>>,
     /// Whether methods may be lower case, hold `#`, or have fewer than 3 or more than 20 letters.
     pub permit_unconventional_http_method: bool,
+    /// Whether a target that begins with `https://` is served: the peer is a trusted proxy that has ended TLS. From
+    /// others it is refused with 421, for nothing vouches for what it claims (RFC 9110 §7.4).
+    pub permit_https_target: bool,
 }
 
 impl Policy {
-    /// Returns the same policy for peers that may not set forwarder headers.
+    /// Returns the same policy for peers that may neither set forwarder headers nor speak of https.
     #[must_use]
     pub fn for_untrusted_peers(&self) -> Policy {
-        Policy { forwarder_headers: Vec::new(), ..self.clone() }
+        Policy { forwarder_headers: Vec::new(), permit_https_target: false, ..self.clone() }
     }
 
     /// Whether `name`, which holds an underscore, is on the list of those a forwarder may set.

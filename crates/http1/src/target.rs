@@ -10,6 +10,7 @@ pub(crate) struct Target<'a> {
     pub(crate) authority: Option<&'a [u8]>,
     pub(crate) path: &'a [u8],
     pub(crate) query: Option<&'a [u8]>,
+    pub(crate) is_https: bool,
 }
 
 /// Takes apart a target whose bytes are all of the class `TARGET`.
@@ -19,9 +20,11 @@ pub(crate) fn split<'a>(method: Method<'_>, target: &'a [u8]) -> Result<Target<'
         (Method::Connect, _) => authority_form(target),
         (_, [b'/', ..]) => {
             let (path, query) = split_query(target);
-            Ok(Target { authority: None, path, query })
+            Ok(Target { authority: None, path, query, is_https: false })
         }
-        (Method::Options, b"*") => Ok(Target { authority: None, path: target, query: None }),
+        (Method::Options, b"*") => {
+            Ok(Target { authority: None, path: target, query: None, is_https: false })
+        }
         _ => absolute_form(target),
     }
 }
@@ -38,7 +41,8 @@ fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 fn absolute_form(target: &[u8]) -> Result<Target<'_>, HeadError> {
     let colon = memchr::memchr(b':', target).ok_or(HeadError::TargetForm)?;
     let (scheme, rest) = target.split_at(colon);
-    if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
+    let is_https = scheme.eq_ignore_ascii_case(b"https");
+    if !is_https && !scheme.eq_ignore_ascii_case(b"http") {
         return Err(HeadError::TargetForm);
     }
     let rest = rest.strip_prefix(b"://").ok_or(HeadError::TargetForm)?;
@@ -49,18 +53,15 @@ fn absolute_form(target: &[u8]) -> Result<Target<'_>, HeadError> {
         return Err(HeadError::TargetForm);
     }
     let (path, query) = split_query(rest);
-    Ok(Target {
-        authority: Some(authority),
-        path: if path.is_empty() { b"/" } else { path },
-        query,
-    })
+    let path = if path.is_empty() { b"/" } else { path };
+    Ok(Target { authority: Some(authority), path, query, is_https })
 }
 
 /// `host:port`, both needed.
 fn authority_form(target: &[u8]) -> Result<Target<'_>, HeadError> {
     match split_port(target) {
         Some((host, Some(port))) if !host.is_empty() && !port.is_empty() => {
-            Ok(Target { authority: Some(target), path: b"", query: None })
+            Ok(Target { authority: Some(target), path: b"", query: None, is_https: false })
         }
         _ => Err(HeadError::TargetForm),
     }

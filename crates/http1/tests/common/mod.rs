@@ -56,6 +56,7 @@ pub fn apply(rules: &mut Rules, line: &str) {
             "unconventional_method" => {
                 rules.policy.permit_unconventional_http_method = value == "yes"
             }
+            "https_target" => rules.policy.permit_https_target = value == "yes",
             other => panic!("unknown rule {other}"),
         }
     }
