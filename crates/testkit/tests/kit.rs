@@ -82,7 +82,7 @@ fn a_connection_cut_without_announcement_is_a_failure_and_an_announced_one_is_no
     assert_eq!(report.failures.get(&Failure::Reset), Some(&6), "{report}");
     assert_eq!(report.answered, 14, "{report}");
 
-    let report = load(&serve(&[Some(OK), Some(OK_CLOSE)]), KEEP_ALIVE).run();
+    let report = load(&serve(&[Some(OK), Some(OK_CLOSE)]), KEEP_ALIVE).clients(1).run();
     report.assert_nothing_lost(20);
     assert_eq!((report.announced_closes, report.connections), (10, 10), "{report}");
 
