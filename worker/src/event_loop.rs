@@ -80,6 +80,8 @@ pub(crate) struct EventLoop {
     /// `CLOCK_MONOTONIC` in nanoseconds when this turn began.
     began: u64,
     heartbeat_at: Instant,
+    /// The database's counters as far as the scoreboard has them.
+    database_counted: pg::Counters,
 }
 
 /// Whether the loop goes on.
@@ -122,6 +124,7 @@ impl EventLoop {
             ready_shards: Vec::new(),
             began: 0,
             heartbeat_at: now,
+            database_counted: pg::Counters::default(),
         })
     }
 
@@ -418,6 +421,17 @@ impl EventLoop {
         block.set(Gauge::ConnectionsIdle, counts[Activity::Idle as usize]);
         block.set(Gauge::ConnectionsReading, counts[Activity::Reading as usize]);
         block.set(Gauge::ConnectionsWriting, counts[Activity::Writing as usize]);
+        let database = self.core.kernel.database.counters();
+        let known = &mut self.database_counted;
+        block.add(Counter::DatabaseConnects, database.connects - known.connects);
+        block.add(
+            Counter::DatabaseConnectFailures,
+            database.connect_failures - known.connect_failures,
+        );
+        block.add(Counter::DatabaseQueries, database.queries - known.queries);
+        block.set(Gauge::DatabaseInFlight, database.in_flight);
+        block.set(Gauge::DatabaseConnectionsUp, u64::from(self.core.kernel.database.is_up()));
+        *known = database;
     }
 
     fn on_lifeline(&mut self) {

@@ -134,7 +134,8 @@ impl Parts {
         settings: Settings,
         log: Log,
         block: scoreboard::Block<'static>,
-    ) -> Result<Parts, (Log, std::io::Error)> {
+    ) -> Result<Parts, (Log, BootError)> {
+        let clock = Clock::new();
         let made = (|| {
             let signals = Caught::install()?;
             // A test runs several workers in one process, which then share the report.
@@ -142,15 +143,14 @@ impl Parts {
             let poll = Poll::new()?;
             let queue = ReadyQueue::new(mio::Waker::new(poll.registry(), ALARM)?);
             let registry = poll.registry().try_clone()?;
-            Ok((signals, poll, queue, registry))
+            let database =
+                crate::database::open(&settings, &log, registry, FIRST_DATABASE, clock.now())?;
+            Ok((signals, poll, queue, database))
         })();
-        let (signals, poll, queue, registry) = match made {
+        let (signals, poll, queue, database) = match made {
             Ok(made) => made,
             Err(error) => return Err((log, error)),
         };
-        let clock = Clock::new();
-        let database =
-            crate::database::open(&settings, &log, registry, FIRST_DATABASE, clock.now());
         let kernel = Rc::new(Kernel {
             settings,
             log,

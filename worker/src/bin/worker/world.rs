@@ -1,0 +1,111 @@
+//! `/db`, `/queries` and `/updates`: rows of the table `world`.
+
+use serde::Serialize;
+use worker::{Context, Request, Response, Result};
+
+use crate::{State, count};
+
+pub const SELECT: &str = "SELECT id, randomnumber FROM world WHERE id = $1";
+
+/// One statement for all rows; the ids come sorted, so that two updates never wait for each other in a circle.
+pub const UPDATE: &str = "UPDATE world SET randomnumber = u.n \
+     FROM unnest($1::int[], $2::int[]) AS u(id, n) WHERE world.id = u.id";
+
+/// Rows of the table, and the largest value of both columns.
+pub const ROWS: i32 = 10_000;
+
+/// One row.
+#[derive(Clone, Copy, Serialize)]
+pub struct World {
+    pub id: i32,
+    #[serde(rename = "randomNumber")]
+    pub random_number: i32,
+}
+
+impl World {
+    pub fn from_row(row: pg::Row<'_>) -> Result<World> {
+        Ok(World { id: row.int4(0)?, random_number: row.int4(1)? })
+    }
+}
+
+/// A value from 1 to 10,000.
+pub fn random() -> i32 {
+    fastrand::i32(1..=ROWS)
+}
+
+/// `/db`: one random row.
+pub fn one(_: &Request<'_>, cx: &Context<State>) -> impl Future<Output = Result> + use<> {
+    let cx = cx.clone();
+    async move {
+        let record = cx.database().query_one(&cx.state().world, &[&random()]).await?;
+        Ok(Response::json(&World::from_row(record.row())?))
+    }
+}
+
+/// `/queries`: as many random rows as asked for, each by a query of its own.
+pub fn several(request: &Request<'_>, cx: &Context<State>) -> impl Future<Output = Result> + use<> {
+    let rows = count::of(request, "queries");
+    let cx = cx.clone();
+    async move {
+        let worlds = read(&cx, (0..rows).map(|_| random())).await?;
+        Ok(Response::json(&worlds))
+    }
+}
+
+/// `/updates`: reads random rows, each by a query of its own, gives each a new number, and writes them back.
+pub fn update(request: &Request<'_>, cx: &Context<State>) -> impl Future<Output = Result> + use<> {
+    let rows = count::of(request, "queries");
+    let cx = cx.clone();
+    async move {
+        let ids = distinct(rows);
+        let mut worlds = read(&cx, ids.iter().copied()).await?;
+        for world in &mut worlds {
+            world.random_number = random();
+        }
+        let numbers: Vec<i32> = worlds.iter().map(|world| world.random_number).collect();
+        cx.database().execute(&cx.state().update, &[&ids, &numbers]).await?;
+        Ok(Response::json(&worlds))
+    }
+}
+
+/// Reads the rows with these ids, in their order: a query and a Sync for each, all of them in one write.
+pub async fn read(cx: &Context<State>, ids: impl Iterator<Item = i32>) -> Result<Vec<World>> {
+    let mut batch = cx.database().batch();
+    for id in ids {
+        batch.push(&cx.state().world, &[&id]).await?;
+    }
+    let replies = batch.send().await?;
+    let mut worlds = Vec::with_capacity(replies.len());
+    for rows in replies.iter() {
+        for row in rows? {
+            worlds.push(World::from_row(row)?);
+        }
+    }
+    Ok(worlds)
+}
+
+/// So many different ids, sorted.
+fn distinct(count: usize) -> Vec<i32> {
+    let mut ids = Vec::with_capacity(count);
+    while ids.len() < count {
+        ids.extend((ids.len()..count).map(|_| random()));
+        ids.sort_unstable();
+        ids.dedup();
+    }
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_to_be_updated_are_distinct_sorted_and_in_range() {
+        for count in [1, 20, 500] {
+            let ids = distinct(count);
+            assert_eq!(ids.len(), count);
+            assert!(ids.is_sorted_by(|a, b| a < b));
+            assert!(ids.iter().all(|id| (1..=ROWS).contains(id)));
+        }
+    }
+}
