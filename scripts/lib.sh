@@ -22,12 +22,12 @@ as_root() {
     fi
 }
 
-# Finds a program also where Debian keeps it out of an ordinary user's PATH.
+# Finds a file by its path, and a program also where Debian keeps it out of an ordinary user's PATH.
 have_program() {
-    have "$1" || [ -x "/usr/sbin/$1" ] || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
+    [ -e "$1" ] || have "$1" || [ -x "/usr/sbin/$1" ] || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
 }
 
-# need PROGRAM=PACKAGE...: installs the Debian packages of the programs that are missing; silent when none is.
+# need PROGRAM=PACKAGE...: installs the Debian packages of the programs (or files) that are missing; silent when none is.
 need() {
     local pair missing=()
     for pair; do
@@ -60,8 +60,7 @@ keep_default_cluster_away() {
 need_rust() {
     have cargo || die "needs Rust 1.88 or newer: https://rustup.rs"
     # What rustc links with.
-    need cc=gcc
-    [ -e /usr/include/stdio.h ] || need "libc headers=libc6-dev"
+    need cc=gcc /usr/include/stdio.h=libc6-dev
 }
 
 # What the tests run against.
