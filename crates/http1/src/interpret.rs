@@ -40,6 +40,7 @@ enum Codings {
 }
 
 /// Makes a [`Head`] of the lines of a complete head.
+#[inline]
 pub(crate) fn interpret<'a>(
     buf: &'a [u8],
     len: usize,
@@ -53,13 +54,11 @@ pub(crate) fn interpret<'a>(
     let parts = target::split(method, target)?;
 
     let mut gathered = Gathered::default();
-    let mut has_underscore = false;
     for span in &storage.spans {
-        let (name, value) = (span.name.of(buf), span.value.of(buf));
-        has_underscore |= name.contains(&b'_');
-        gathered.take(name, value)?;
+        gathered.take(span.name.of(buf), span.value.of(buf))?;
     }
-    if has_underscore {
+    // One search of the whole head is cheaper than one of every name, and most heads have none.
+    if memchr::memchr(b'_', buf.get(..len).unwrap_or_default()).is_some() {
         apply_header_map(buf, policy, storage)?;
     }
 
@@ -207,7 +206,7 @@ fn take_codings(so_far: Option<Codings>, value: &[u8]) -> Result<Codings, HeadEr
 }
 
 /// Takes out, or refuses, the names with an underscore that the policy does not keep.
-#[cold]
+#[inline(never)]
 fn apply_header_map(
     buf: &[u8],
     policy: &Policy,

@@ -44,13 +44,14 @@ pub fn parse_head<'a>(
     progress: &mut Progress,
     fields: &'a mut FieldStorage,
 ) -> Result<Parsed<Head<'a>>, HeadError> {
-    if *progress == Progress::default()
-        && let Some((len, line)) = divide_fast(buf, rules, fields)
-    {
-        return interpret(buf, len, line, &rules.policy, fields).map(Parsed::Complete);
-    }
-    let Some(len) = scan::scan(buf, rules, progress)? else { return Ok(Parsed::Partial) };
-    let line = divide(&buf[..len], rules, fields)?;
+    let is_fresh = *progress == Progress::default();
+    let (len, line) = match if is_fresh { divide_fast(buf, rules, fields) } else { None } {
+        Some(divided) => divided,
+        None => match scan::scan(buf, rules, progress)? {
+            Some(len) => (len, divide(&buf[..len], rules, fields)?),
+            None => return Ok(Parsed::Partial),
+        },
+    };
     interpret(buf, len, line, &rules.policy, fields).map(Parsed::Complete)
 }
 

@@ -98,7 +98,16 @@ fn is_port(port: &[u8]) -> bool {
 
 #[inline]
 fn reg_name_len(authority: &[u8]) -> Option<usize> {
-    let mut at = 0;
+    match authority.iter().position(|&byte| !chars::is(byte, REG_NAME)) {
+        None => Some(authority.len()),
+        Some(end) if authority[end] == b':' => Some(end),
+        Some(escape) => escaped_name_len(authority, escape),
+    }
+}
+
+/// As [`reg_name_len`], from a byte on that is no plain one.
+#[cold]
+fn escaped_name_len(authority: &[u8], mut at: usize) -> Option<usize> {
     while let Some(&byte) = authority.get(at) {
         if chars::is(byte, REG_NAME) {
             at += 1;
