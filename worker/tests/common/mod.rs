@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // A helper that cannot go on fails its test.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+pub mod postgres;
+
 use std::ffi::CString;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
