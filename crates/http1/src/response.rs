@@ -113,8 +113,8 @@ impl Exchange {
 
 /// Appends a whole response with a body that is there: the short way for small answers.
 ///
-/// `content_type` is trusted to be a valid field value: meant for constants. The body is left out where the request or
-/// status forbid one.
+/// `content_type` is a constant of the program and trusted to be a valid field value. The body is left out where the
+/// request or the status forbids one.
 #[inline]
 pub fn respond(
     out: &mut Vec<u8>,
@@ -124,6 +124,10 @@ pub fn respond(
     content_type: &'static str,
     body: &[u8],
 ) {
+    debug_assert!(
+        chars::all(content_type.as_bytes(), VALUE),
+        "invalid content type {content_type:?}"
+    );
     out.reserve(192 + content_type.len() + body.len());
     stamp.begin(out, status);
     out.extend_from_slice(exchange.connection_field());

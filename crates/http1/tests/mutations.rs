@@ -155,6 +155,23 @@ fn chunks_come_out_whole() {
     }
 }
 
+/// The largest head that the limits allow is taken, and a read buffer of `head_bytes_max` is enough for it.
+#[test]
+fn largest_head_fits_its_bound_exactly() {
+    let mut rules = Rules::default();
+    rules.limits.request_line_bytes_max = 30;
+    rules.limits.fields_max = 3;
+    rules.limits.field_bytes_max = 20;
+    let mut raw = format!("\r\nGET /{} HTTP/1.1\r\n", "a".repeat(30 - 14)).into_bytes();
+    for name in ["Host", "A", "B"] {
+        raw.extend_from_slice(format!("{name}:{}\r\n", "v".repeat(17 - name.len())).as_bytes());
+    }
+    raw.extend_from_slice(b"\r\n");
+    assert_eq!(raw.len(), rules.limits.head_bytes_max());
+    let story = common::check_every_split(&raw, &rules);
+    assert!(!story.contains("refused") && !story.contains("in a head"), "{story}");
+}
+
 /// A head that arrives byte by byte costs in proportion to its length, not to its square.
 #[test]
 fn slow_sender_costs_no_more_than_its_bytes() {

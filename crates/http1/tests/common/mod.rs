@@ -198,7 +198,10 @@ pub fn describe(head: &Head<'_>, text: &mut String) {
 pub fn verdict(raw: &[u8], rules: &Rules) -> Result<Option<String>, HeadError> {
     let mut fields = FieldStorage::new();
     match parse_head(raw, rules, &mut Progress::default(), &mut fields)? {
-        Parsed::Partial => Ok(None),
+        Parsed::Partial => {
+            assert!(raw.len() < rules.limits.head_bytes_max(), "a read buffer would have no bound");
+            Ok(None)
+        }
         Parsed::Complete(head) => {
             let mut text = String::new();
             describe(&head, &mut text);
