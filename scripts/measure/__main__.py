@@ -36,7 +36,7 @@ def main():
         try:
             for name in servers:
                 running.append(peers.start(name, database, flags, out))
-            facts = {peer.name: check.check(peer, tests, TESTS, database) for peer in running}
+            facts = {peer.name: check.check(peer, filter(peer.serves, tests), TESTS, database) for peer in running}
             database.quiet()
             runs = rounds(flags, tests, running, database)
             memory = {peer.name: cpu.pss_bytes(peer.pids()) for peer in running}
@@ -50,6 +50,7 @@ def main():
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "cores": os.cpu_count(),
         "flags": vars(flags),
+        "versions": {name: peers.OTHERS[name][2] for name in servers if name in peers.OTHERS},
         "checks": facts,
         "pss_bytes": memory,
         "runs": runs,
@@ -67,7 +68,7 @@ def rounds(flags, tests, running, database):
     print(f"{total} measurements of {flags.seconds} s, at most {total * (flags.seconds + 1) // 60 + 1} min", file=sys.stderr)
     for test in tests:
         path, depth = TESTS[test]
-        for peer in running:
+        for peer in able(running, test):
             load.run(peer.url(path), connections=64, seconds=1, depth=depth, close=flags.close)
     for round_number in range(flags.rounds):
         for test in tests:
@@ -75,7 +76,7 @@ def rounds(flags, tests, running, database):
             for connections in flags.connections:
                 # Another order in each round: nobody always comes first after a checkpoint.
                 shift = round_number % len(running)
-                for peer in running[shift:] + running[:shift]:
+                for peer in able(running[shift:] + running[:shift], test):
                     before = cpu.seconds(peer.pids()), cpu.seconds(database.pids())
                     figures = load.run(peer.url(path), connections, flags.seconds, depth, flags.close)
                     # Backends finish what was in flight when the load client left.
@@ -93,6 +94,10 @@ def rounds(flags, tests, running, database):
                         file=sys.stderr,
                     )
     return records
+
+
+def able(running, test):
+    return [peer for peer in running if peer.serves(test)]
 
 
 def chosen(text, known):

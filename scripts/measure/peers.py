@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from . import cpu
+from . import cpu, others
 from .postgres import free_port
 
 
@@ -21,13 +21,19 @@ def floor(port, database, flags):
     return [flags.floor, *options]
 
 
-ALL = {"monoceros": monoceros, "floor": floor}
+OTHERS = others.found()
+ALL = {"monoceros": monoceros, "floor": floor, **{name: others.command(found[1]) for name, found in OTHERS.items()}}
 DEFAULT = ["floor", "monoceros"]
 
 
 class Peer:
     def __init__(self, name, port, process):
         self.name, self.port, self.process = name, port, process
+        # None: all of them.
+        self.tests = OTHERS[name][0] if name in OTHERS else None
+
+    def serves(self, test):
+        return self.tests is None or test in self.tests
 
     def url(self, path):
         return f"http://127.0.0.1:{self.port}{path}"
@@ -60,7 +66,7 @@ class Peer:
 
 
 def start(name, database, flags, out):
-    """Starts a server and waits until it answers from the database."""
+    """Starts a server and waits until it answers, from the database if it knows one."""
     port = free_port()
     log = open(out / f"{name}.log", "wb")
     command = ALL[name](port, database, flags)
@@ -68,7 +74,7 @@ def start(name, database, flags, out):
     deadline = time.monotonic() + 30
     while True:
         try:
-            if peer.get("/db")[0] == 200:
+            if peer.get("/db" if peer.serves("db") else "/plaintext")[0] == 200:
                 return peer
         except OSError:
             pass

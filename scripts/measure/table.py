@@ -10,7 +10,7 @@ def render(result):
     lines = ["CPU µs per request (PostgreSQL's) · requests/s · p99; medians over the rounds.", ""]
     lines += ["| | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for (test, connections), by_peer in medians(result["runs"]).items():
-        cells = [cell(by_peer[name], test) for name in names if name in by_peer]
+        cells = [cell(by_peer[name], test) if name in by_peer else "–" for name in names]
         lines.append(f"| {test}, {connections} | " + " | ".join(cells) + " |")
     memory = [f"{result['pss_bytes'][name] / 1e6:.1f} MB" for name in names]
     lines.append("| memory (PSS) | " + " | ".join(memory) + " |")
@@ -42,6 +42,9 @@ def ratios(result, others):
         cells = []
         for other in others:
             pairs = [(by_peer["monoceros"], by_peer[other]) for by_peer in by_round.values() if other in by_peer]
+            if not pairs:
+                cells.append("–")
+                continue
             cpu = statistics.median(ours["server_us"] / theirs["server_us"] for ours, theirs in pairs)
             both = statistics.median(
                 (ours["server_us"] + ours["postgres_us"]) / (theirs["server_us"] + theirs["postgres_us"])
