@@ -30,6 +30,7 @@ use crate::config::Invocation;
 use crate::fleet::{Fleet, Id, Limits};
 use crate::generation::Generation;
 use crate::journal::Journal;
+use crate::oom::OomKills;
 use crate::pidfile::PidFile;
 use crate::process::{Environment, Process};
 
@@ -85,6 +86,8 @@ pub struct Arbiter {
     pidfile: Option<PidFile>,
     /// Whether the first boot is over, for better or worse, and was announced.
     is_announced: bool,
+    next_look_for_wear: Instant,
+    oom_kills: OomKills,
     /// Exit codes of workers that never got ready, for the master's own when none ever does.
     boot_codes: Vec<i32>,
 }
@@ -95,6 +98,7 @@ impl Arbiter {
         loop {
             self.catch_up_on_reload();
             self.listen_for_heartbeats();
+            self.look_for_wear();
             self.act();
             self.tend_companion();
             if let Some(code) = self.is_over() {

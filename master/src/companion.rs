@@ -1,4 +1,4 @@
-//! This program as its own companion: `master embedded-postgres STATE_DIR [PROGRAM]`.
+//! This program as its own companion: `master embedded-postgres STATE_DIR GROUP PROGRAM`, with `-` for none.
 //!
 //! Started by the arbiter only, under the worker contract without listeners: settings, lifeline, notify socket.
 
@@ -21,6 +21,9 @@ pub const EMBEDDED_COMMAND: &str = "embedded-postgres";
 #[must_use]
 pub fn embedded_postgres(mut args: impl Iterator<Item = OsString>) -> i32 {
     let Some(state_dir) = args.next().map(PathBuf::from) else { return exit::USAGE };
+    let mut given = || args.next().filter(|text| text != "-");
+    let socket_group = given().and_then(|text| text.to_str()?.parse().ok());
+    let create_tables = given().map(PathBuf::from);
     let settings: Settings = passed(contract::SETTINGS)
         .and_then(|fd| sys::shm::read_sealed(&fd).ok())
         .and_then(|json| serde_json::from_slice(&json).ok())
@@ -29,8 +32,8 @@ pub fn embedded_postgres(mut args: impl Iterator<Item = OsString>) -> i32 {
     sys::title::set("monoceros: embedded-postgres");
     embedded::run(Options {
         state_dir,
-        create_tables: args.next().map(PathBuf::from),
-        socket_group: None,
+        create_tables,
+        socket_group,
         lifeline: passed(contract::LIFELINE),
         notify_socket: env::var_os(contract::NOTIFY_SOCKET),
         log: Box::new(move |level, line| match level {

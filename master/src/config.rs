@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 use net::BindAddr;
 use shared::contract::CMD_ARGS;
 use shared::settings::{self, Assignment, Place, Problem, Problems, Resolved, Settings};
+use sys::spawn::Credentials;
 
 use crate::app::App;
 use crate::cli;
+use crate::identity;
 
 /// The settings file that is read when none is named, if it is there.
 const FILE_BY_DEFAULT: &str = "monoceros.toml";
@@ -47,6 +49,8 @@ pub struct Loaded {
     pub addresses: Vec<BindAddr>,
     /// What runs in the slots.
     pub app: App,
+    /// Who the workers are; `None`: whoever the master is.
+    pub credentials: Option<Credentials>,
     /// What is not wrong but surely not meant, a line each.
     pub warnings: Vec<String>,
     /// Where relative paths start: the start directory, or `chdir`.
@@ -112,10 +116,15 @@ impl Invocation {
                     .map_err(|error| {
                         problems.push(problem(&resolved, &["app", "command"], error.to_string()));
                     });
+                let credentials =
+                    identity::resolve(&resolved.settings).unwrap_or_else(|(name, why)| {
+                        problems.push(problem(&resolved, &[name], why));
+                        None
+                    });
                 check_database(&resolved, &mut problems);
                 match app {
                     Ok(app) if problems.is_empty() => {
-                        Ok(Loaded { resolved, addresses, app, warnings, directory })
+                        Ok(Loaded { resolved, addresses, app, credentials, warnings, directory })
                     }
                     _ => Err(LoadError::Settings(Problems(problems))),
                 }

@@ -58,6 +58,15 @@ impl Journal {
         }
     }
 
+    /// Gives the file to the workers' user, so that workers can open it again after it was rotated.
+    pub fn give_to(&self, uid: u32, gid: u32) {
+        if let Err(error) = self.log.set_owner(uid, gid) {
+            self.warning(&format!(
+                "Cannot give the error log to the workers' user error={error:?}"
+            ));
+        }
+    }
+
     /// Writes what waits, as far as somebody reads.
     pub fn pump(&self) {
         self.log.flush();

@@ -5,12 +5,15 @@
 use std::env;
 use std::error::Error;
 use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use master::arbiter::Arbiter;
 use master::companion::{self, EMBEDDED_COMMAND};
 use master::config::{Invocation, LoadError, Loaded};
+use master::daemon;
 use master::journal::Journal;
+use net::inherit::Inherited;
 use shared::exit;
 
 fn main() -> ExitCode {
@@ -39,10 +42,22 @@ fn run() -> i32 {
     if loaded.settings().check_config {
         return exit::OK;
     }
-    start(invocation, loaded, inherited)
+    let report = daemon::report();
+    if loaded.settings().daemon && report.is_none() {
+        return daemon::launch(&invocation).unwrap_or_else(|error| {
+            say(&format!("master: cannot start in the background: {error}"));
+            exit::RUNTIME
+        });
+    }
+    start(invocation, loaded, inherited, report)
 }
 
-fn start(invocation: Invocation, loaded: Loaded, inherited: Vec<net::inherit::Inherited>) -> i32 {
+fn start(
+    invocation: Invocation,
+    loaded: Loaded,
+    inherited: Vec<Inherited>,
+    report: Option<UnixStream>,
+) -> i32 {
     if let Err(error) = env::set_current_dir(&loaded.directory) {
         say(&format!("master: cannot enter {}: {error}", loaded.directory.display()));
         return exit::CONFIG;
@@ -56,7 +71,12 @@ fn start(invocation: Invocation, loaded: Loaded, inherited: Vec<net::inherit::In
         }
     };
     match Arbiter::start(invocation, loaded, inherited, journal.clone()) {
-        Ok(arbiter) => arbiter.run(),
+        Ok(arbiter) => {
+            if let Some(Err(error)) = report.map(daemon::begin) {
+                journal.warning(&format!("Cannot leave the terminal error={error:?}"));
+            }
+            arbiter.run()
+        }
         Err(error) => {
             journal.error(&chain(&error));
             journal.flush();

@@ -30,6 +30,22 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Whether a debugger holds it.
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.state == Some('t')
+    }
+}
+
+/// Resident memory of a process in bytes.
+#[must_use]
+pub fn rss(pid: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim();
+    Some(kilobytes.strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
 /// Field 3 of `/proc/PID/stat`; the name before it may hold spaces and parentheses.
 fn state(stat: &str) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
@@ -58,6 +74,8 @@ mod tests {
     #[test]
     fn a_living_process_has_a_state_and_a_dead_one_no_facts() {
         assert!(Facts::of(Pid::this()).state.is_some());
+        assert!(rss(Pid::this()).is_some_and(|bytes| 100_000 < bytes));
+        assert_eq!(rss(Pid::from_raw(i32::MAX)), None);
         assert_eq!(Facts::of(Pid::from_raw(i32::MAX)), Facts::default());
         assert_eq!(state("1 (a) b) D 2"), Some('D'));
     }

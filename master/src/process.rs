@@ -11,8 +11,10 @@ use std::time::Instant;
 
 use shared::contract::{self, Order};
 use sys::pidfd::Exit;
-use sys::spawn::{Child, Spawn, Step};
+use sys::spawn::{Child, Credentials, Spawn, Step};
 use sys::{Pid, Signal};
+
+use crate::wear::Wear;
 
 /// Variables that a child must not inherit: they are between us and whoever started us.
 const OURS_ALONE: &[&str] = &[
@@ -30,6 +32,7 @@ const OURS_ALONE: &[&str] = &[
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
     "FDSTORE",
+    "_MONOCEROS_REPORT",
 ];
 
 /// What every child gets of our own environment.
@@ -53,6 +56,16 @@ impl Environment {
     pub fn with(&self, name: &str, value: &str) -> Environment {
         let mut environment = self.clone();
         environment.set(name, value);
+        environment
+    }
+
+    /// The same with each `NAME=value` of `entries` set.
+    #[must_use]
+    pub fn with_all(&self, entries: &[String]) -> Environment {
+        let mut environment = self.clone();
+        for (name, value) in entries.iter().filter_map(|entry| entry.split_once('=')) {
+            environment.set(name, value);
+        }
         environment
     }
 
@@ -86,6 +99,8 @@ pub struct Orders<'a> {
     pub listeners: Vec<BorrowedFd<'a>>,
     /// The sealed settings.
     pub settings: BorrowedFd<'a>,
+    /// Who it is to be; `None`: who we are.
+    pub credentials: Option<Credentials>,
     /// What only workers get.
     pub worker: Option<WorkerOrders<'a>>,
 }
@@ -118,6 +133,8 @@ pub struct Process {
     pub ready_at: Option<Instant>,
     /// Whether it said READY, or counts as if it had.
     pub is_ready: bool,
+    /// When it is to be replaced although nothing is wrong with it.
+    pub wear: Wear,
     /// What it last said about itself; with a failed boot, why.
     pub status: Option<String>,
 }
@@ -164,6 +181,7 @@ impl Process {
         spawn.env = environment.0;
         // A graceful end when we die: killing it would take every request in its hands along.
         spawn.parent_death_signal = Some(Signal::SIGTERM);
+        spawn.credentials = orders.credentials.clone();
         // Companions outlive the workers at a stop, so the terminal's Ctrl-C is not for them.
         spawn.session = orders.worker.is_none();
         let child = spawn.spawn()?;
@@ -176,6 +194,7 @@ impl Process {
             block: orders.worker.as_ref().and_then(|worker| Some(worker.block?.1)),
             ready_at: None,
             is_ready: false,
+            wear: Wear::default(),
             status: None,
         })
     }

@@ -74,6 +74,8 @@ pub enum Kind {
     Seconds,
     /// A number of bytes; `k`, `m` and `g` after it multiply by 1024 each.
     Bytes,
+    /// File permissions: a whole number, or a string with a leading zero for octal.
+    Mode,
     /// True or false; the flag takes no value, and `--no-FLAG` says false.
     Switch,
     /// Several strings: an array in the file, a flag that may be repeated.

@@ -4,13 +4,15 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use scoreboard::Counter;
 use shared::contract::Order;
 use sys::Signal;
 
 use super::{Arbiter, PLANS_PER_TURN_MAX};
 use crate::fleet::{Action, DrainReason, Fleet, Id, Manner, Promotion, Reload, Worker};
-use crate::proc::Facts;
+use crate::proc::{Facts, rss};
 use crate::process::{Orders, Process, WorkerOrders};
+use crate::wear::{LOOK_EVERY, Wear};
 
 /// A program that is not built on the worker library counts as ready when it has lived this long without a word.
 ///
@@ -53,9 +55,11 @@ impl Arbiter {
         match self.spawn_worker(slot, generation, block, now) {
             Ok(mut process) => {
                 let id = self.next_id();
-                let is_foreign =
-                    self.generations.get(&generation).is_some_and(|g| g.app().is_foreign);
-                process.ready_at = is_foreign.then(|| now + FOREIGN_READY_AFTER);
+                if let Some(generation) = self.generations.get(&generation) {
+                    let is_foreign = generation.app().is_foreign;
+                    process.ready_at = is_foreign.then(|| now + FOREIGN_READY_AFTER);
+                    process.wear = Wear::new(generation.settings(), now, fastrand::f64());
+                }
                 let failures = self.failures(slot);
                 let pid = process.pid();
                 let line =
@@ -86,17 +90,18 @@ impl Arbiter {
         let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
         let generation = self.generations.get(&generation_number).ok_or_else(missing)?;
         let program: CString = generation.app().c_program().ok_or_else(missing)?;
-        let environment = match &generation.database_url {
-            Some(url) => &self.environment.with("DATABASE_URL", url),
-            None => &self.environment,
-        };
+        let mut environment = self.environment.with_all(&generation.settings().raw_env);
+        if let Some(url) = &generation.database_url {
+            environment = environment.with("DATABASE_URL", url);
+        }
         let orders = Orders {
             program,
             args: generation.app().args.clone(),
-            environment,
+            environment: &environment,
             notify_socket: self.receiver.name(),
             listeners: generation.listeners(),
             settings: generation.sealed(),
+            credentials: generation.loaded.credentials.clone(),
             worker: Some(WorkerOrders {
                 slot,
                 generation: generation_number,
@@ -129,6 +134,14 @@ impl Arbiter {
         if let Some(process) = self.processes.get(&id) {
             let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
             let (silent_s, facts) = (silence.as_secs(), Facts::of(pid));
+            if facts.is_traced() {
+                // Somebody looks at it with a debugger; killing it would be no help.
+                self.journal.warning(&format!(
+                    "Worker is silent, but being debugged: left alone pid={pid} slot={slot} silent_s={silent_s}"
+                ));
+                self.fleet.heard(id, now);
+                return;
+            }
             let request = self.request_in_hand(process);
             // gunicorn's words come first: people search for them.
             self.journal.critical(&format!(
@@ -198,6 +211,32 @@ impl Arbiter {
                 // A worker may scribble: a beat from the future is one from now.
                 let age = Duration::from_nanos(real.saturating_sub(beat));
                 self.fleet.heard(*id, now.checked_sub(age).unwrap_or(self.fleet.resumed_at));
+            }
+        }
+    }
+
+    /// Finds workers that have served long enough; the fleet replaces them one at a time.
+    pub(super) fn look_for_wear(&mut self) {
+        let now = self.now();
+        if now < self.next_look_for_wear {
+            return;
+        }
+        self.next_look_for_wear = now + LOOK_EVERY;
+        for (id, process) in &mut self.processes {
+            if !process.is_ready || !process.wear.is_limited() {
+                continue;
+            }
+            let block = process.block.and_then(|block| self.scoreboard.block(block));
+            let requests = block.map_or(0, |block| block.counters().get(Counter::RequestsDone));
+            let pid = process.pid();
+            if let Some(reason) = process.wear.reached(requests, now, || rss(pid)) {
+                // Once is enough: the fleet remembers.
+                process.wear = Wear::default();
+                let slot = process.slot.unwrap_or_default();
+                self.journal.info(&format!(
+                    "Autorestarting worker pid={pid} slot={slot} reason={reason} requests={requests}"
+                ));
+                self.fleet.wear(*id);
             }
         }
     }

@@ -11,7 +11,7 @@ use net::BindOptions;
 use net::inherit::Inherited;
 use net::notify::Receiver;
 use scoreboard::Scoreboard;
-use shared::settings::{Place, Settings};
+use shared::settings::Place;
 use sys::signal::SignalFd;
 
 use super::hear::SIGNALS;
@@ -23,6 +23,7 @@ use crate::config::{Invocation, Loaded};
 use crate::fleet::{Fleet, SLOTS_MAX, Stage, State};
 use crate::generation::{Generation, Listening, OpenError};
 use crate::journal::Journal;
+use crate::oom::OomKills;
 use crate::pidfile::{PidFile, PidFileError};
 use crate::process::Environment;
 
@@ -66,6 +67,9 @@ impl Arbiter {
         for warning in &loaded.warnings {
             journal.warning(warning);
         }
+        if let Some(who) = &loaded.credentials {
+            journal.give_to(who.uid, who.gid);
+        }
         let is_bind_given =
             loaded.resolved.value("bind").is_some_and(|bind| bind.place != Place::Default);
         if !inherited.is_empty() && is_bind_given {
@@ -107,6 +111,8 @@ impl Arbiter {
             stop: None,
             pidfile,
             is_announced: false,
+            next_look_for_wear: now,
+            oom_kills: OomKills::find(),
             boot_codes: Vec::new(),
         };
         arbiter.set_title(&generation);
@@ -182,7 +188,7 @@ fn open(
         return Listening::adopt(fds).map_err(OpenError::Inherit);
     }
     let shards = shards(loaded);
-    Ok(Listening::open(&loaded.addresses, &[], shards, &bind_options(loaded.settings()))?)
+    Ok(Listening::open(&loaded.addresses, &[], shards, &bind_options(loaded))?)
 }
 
 /// Sockets per TCP address: one per worker, or one for programs that expect a single listener.
@@ -190,11 +196,13 @@ pub(super) fn shards(loaded: &Loaded) -> usize {
     if loaded.app.is_foreign { 1 } else { loaded.settings().workers }
 }
 
-pub(super) fn bind_options(settings: &Settings) -> BindOptions {
+pub(super) fn bind_options(loaded: &Loaded) -> BindOptions {
+    let settings = loaded.settings();
     BindOptions {
         backlog: u32::try_from(settings.backlog).unwrap_or(u32::MAX),
         reuse_port: settings.reuse_port,
-        ..BindOptions::default()
+        umask: settings.umask,
+        owner: loaded.credentials.as_ref().map(|who| (who.uid, who.gid)),
     }
 }
 

@@ -122,11 +122,12 @@ impl Arbiter {
         let program = self.invocation.program.as_ref().ok_or_else(missing)?;
         let directory = state_directory(newest.settings()).map_err(std::io::Error::other)?;
         let mut args = vec!["master".to_owned(), EMBEDDED_COMMAND.to_owned()];
+        let is_bundled = newest.settings().app.is_none() && !newest.app().is_foreign;
+        // Only of the bundled application is it known how to make its tables.
+        let tables = is_bundled.then(|| newest.app().program.to_string_lossy().into_owned());
+        let group = newest.loaded.credentials.as_ref().map(|who| who.gid.to_string());
         args.push(directory.to_string_lossy().into_owned());
-        // Only the bundled application has tables that are known how to make.
-        if newest.settings().app.is_none() && !newest.app().is_foreign {
-            args.push(newest.app().program.to_string_lossy().into_owned());
-        }
+        args.extend([group.unwrap_or_else(|| "-".into()), tables.unwrap_or_else(|| "-".into())]);
         let orders = Orders {
             program: CString::new(program.as_os_str().as_bytes())?,
             args,
@@ -134,6 +135,7 @@ impl Arbiter {
             notify_socket: self.receiver.name(),
             listeners: Vec::new(),
             settings: newest.sealed(),
+            credentials: None,
             worker: None,
         };
         Process::spawn(&orders, now)

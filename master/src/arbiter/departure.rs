@@ -42,6 +42,13 @@ impl Arbiter {
         if let Some(requests) = requests {
             details += &format!(" requests={requests}");
         }
+        let is_killed = matches!(ended, Some(Exit::Signal(9, _)));
+        if is_killed && !matches!(departure, Some((_, Departure::Asked(_)))) {
+            // gunicorn guesses "Perhaps out of memory?"; the kernel counts.
+            if let Some(is_oom) = self.oom_kills.is_there_a_new_one() {
+                details += &format!(" out_of_memory={is_oom}");
+            }
+        }
         if let Some((_, departure)) = departure {
             self.report_end(&process, ended, departure, &details, &request);
             if let Departure::BootFailed { .. } = departure {

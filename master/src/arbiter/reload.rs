@@ -76,7 +76,7 @@ impl Arbiter {
         let listening = if current.listening.iter().all(|listening| listening.is_inherited()) {
             current.listening.clone()
         } else {
-            let options = bind_options(loaded.settings());
+            let options = bind_options(&loaded);
             Listening::open(&loaded.addresses, &current.listening, shards(&loaded), &options)
                 .map_err(|error| chain(&crate::generation::OpenError::from(error)))?
         };

@@ -90,12 +90,14 @@ fn texts(kind: Kind, value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
         (Kind::List, _) => Err("an array of strings"),
         (Kind::Text, DeValue::String(text)) => Ok(vec![text.to_string()]),
         (Kind::Text, _) => Err("a string"),
-        (Kind::Number | Kind::Bytes | Kind::Seconds, DeValue::Integer(number)) => {
+        (Kind::Mode, DeValue::String(text)) => Ok(vec![text.to_string()]),
+        (Kind::Number | Kind::Bytes | Kind::Seconds | Kind::Mode, DeValue::Integer(number)) => {
             Ok(vec![number.to_string()])
         }
         (Kind::Seconds, DeValue::Float(number)) => Ok(vec![number.as_str().to_owned()]),
         (Kind::Bytes, DeValue::String(text)) => Ok(vec![text.to_string()]),
         (Kind::Number, _) => Err("a whole number"),
+        (Kind::Mode, _) => Err("file permissions, such as \"0022\" or 0o22"),
         (Kind::Seconds, _) => Err("a number of seconds"),
         (Kind::Bytes, _) => Err("a number of bytes, or a string such as \"1m\""),
     }

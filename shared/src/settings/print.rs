@@ -48,7 +48,7 @@ impl fmt::Display for Line<'_> {
             (Kind::Text, [text, ..]) if setting.secret => {
                 f.write_str(&quoted(&without_password(text)))?
             }
-            (Kind::Text | Kind::Bytes, [text, ..]) => f.write_str(&quoted(text))?,
+            (Kind::Text | Kind::Bytes | Kind::Mode, [text, ..]) => f.write_str(&quoted(text))?,
             (Kind::Number | Kind::Seconds | Kind::Switch, [text, ..]) => {
                 f.write_str(&bare(text))?
             }

@@ -106,6 +106,13 @@ settings! {
         kind: Kind::Switch, section: Section::Sockets, on_reload: OnReload::Restart,
     }
 
+    /// File mode creation mask for unix sockets that are made; 0 lets everybody connect.
+    ///
+    /// Octal (`0022`, `0o22`), hexadecimal (`0x12`) or decimal (`18`).
+    umask: u32 = "0", umask, {
+        kind: Kind::Mode, section: Section::Sockets, meta: "MASK", short: Some('m'), on_reload: OnReload::Restart,
+    }
+
     // ---- Workers ----------------------------------------------------------------------------------------------------
 
     /// Number of worker processes.
@@ -120,6 +127,33 @@ settings! {
     ///
     worker_connections: usize = "1000", parse::positive, {
         kind: Kind::Number, section: Section::Workers, meta: "NUMBER",
+    }
+
+    /// A worker that has answered this many requests is replaced; 0 never is.
+    ///
+    /// Its successor is ready before it stops accepting, and only one worker is replaced at a time. The master counts once
+    /// a second, so a fast worker answers some more.
+    max_requests: usize = "0", parse::count, {
+        kind: Kind::Number, section: Section::Workers, meta: "NUMBER",
+    }
+
+    /// Up to this many, chosen at random for each worker, are added to `max_requests`.
+    ///
+    max_requests_jitter: usize = "0", parse::count, {
+        kind: Kind::Number, section: Section::Workers, meta: "NUMBER",
+    }
+
+    /// A worker of this age is replaced, as by `max_requests`; 0 never is.
+    ///
+    /// Up to a tenth, chosen at random for each worker, is added.
+    max_worker_lifetime: Duration = "0", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Workers, meta: "SECONDS",
+    }
+
+    /// A worker whose resident memory grew beyond this is replaced, as by `max_requests`; 0 never is.
+    ///
+    max_worker_rss: u64 = "0", parse::bytes, {
+        kind: Kind::Bytes, section: Section::Workers, meta: "BYTES",
     }
 
     /// A worker without a sign of life for this long is killed and replaced; 0 never does.
@@ -283,6 +317,39 @@ settings! {
         section: Section::Process, meta: "DIR", on_reload: OnReload::Restart,
     }
 
+    /// User that workers run as, by name or number; the master stays who it is.
+    ///
+    /// Needs a master that is root. Unix sockets and log files are given to that user.
+    user: Option<String> = "", parse::text, {
+        section: Section::Process, meta: "USER", short: Some('u'), on_reload: OnReload::Restart,
+    }
+
+    /// Group that workers run as, by name or number; unset, the user's own.
+    ///
+    /// Whenever user or group change, supplementary groups are dropped: see `initgroups`.
+    group: Option<String> = "", parse::text, {
+        section: Section::Process, meta: "GROUP", short: Some('g'), on_reload: OnReload::Restart,
+    }
+
+    /// Gives workers all groups that their user is in, instead of none.
+    ///
+    initgroups: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Process, on_reload: OnReload::Restart,
+    }
+
+    /// A variable for the workers' environment; may be given several times.
+    ///
+    raw_env: Vec<String> = "", environment, {
+        kind: Kind::List, section: Section::Process, meta: "NAME=VALUE", flag: "env", short: Some('e'),
+    }
+
+    /// Runs in the background: the command returns when the addresses are bound, or fails as it would otherwise.
+    ///
+    /// Standard streams then lead nowhere, so name an `errorlog` file.
+    daemon: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Process, short: Some('D'), on_reload: OnReload::Restart,
+    }
+
     /// Name in the process titles: `monoceros: master [NAME]`.
     ///
     proc_name: Option<String> = "", parse::text, {
@@ -368,6 +435,27 @@ pub const WORKERS_MAX: usize = 512;
 fn workers(slot: &mut usize, text: &str) -> Result<(), String> {
     parse::number(text, 1, WORKERS_MAX as u64)
         .map(|value| *slot = usize::try_from(value).unwrap_or(WORKERS_MAX))
+}
+
+fn environment(slot: &mut Vec<String>, text: &str) -> Result<(), String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => parse::entry(slot, text),
+        _ => Err("NAME=VALUE".into()),
+    }
+}
+
+/// gunicorn's `auto_int`: a leading zero means octal.
+fn umask(slot: &mut u32, text: &str) -> Result<(), String> {
+    let octal =
+        text.len() > 1 && text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    let value = if octal {
+        parse::number(&format!("0o{text}"), 0, 0o777)
+    } else {
+        parse::number(text, 0, 0o777)
+    };
+    let value = value.map_err(|_| "a mask from 0 to 0777".to_owned())?;
+    *slot = u32::try_from(value).unwrap_or(0);
+    Ok(())
 }
 
 fn connections(slot: &mut usize, text: &str) -> Result<(), String> {
