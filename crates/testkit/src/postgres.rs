@@ -82,10 +82,10 @@ impl Postgres {
             let mut command = self.command("postgres");
             command.arg("-D").arg(self.data()).arg("-k").arg(self.dir.path());
             command.args(["-p", &self.port.to_string()]);
+            // Commits stay synchronous: without that an immediate stop would lose the last of them.
             for setting in [
                 "listen_addresses=127.0.0.1",
                 "fsync=off",
-                "synchronous_commit=off",
                 "full_page_writes=off",
                 "max_connections=100",
                 "shared_buffers=32MB",

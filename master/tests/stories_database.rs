@@ -1,0 +1,115 @@
+//! PostgreSQL goes away and comes back under load.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use testkit::{Load, Mode, Postgres, Server, Shutdown, Signal, http};
+
+/// Longest wait for anything: a loaded machine is slow.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// Longest time between PostgreSQL's return and the first answer from it.
+const RECOVERY: Duration = Duration::from_millis(1_500);
+
+fn with_tables() -> Postgres {
+    let postgres = Postgres::start();
+    // Built beside the master when the first server starts, so it may not be there yet.
+    let worker = std::path::Path::new(env!("CARGO_BIN_EXE_master")).with_file_name("worker");
+    let mut command = Command::new(worker);
+    command.arg("--create-tables").env("DATABASE_URL", postgres.url_unix());
+    let output = command.output().expect("the bundled worker");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    postgres
+}
+
+#[test]
+fn a_database_that_goes_and_comes_back_is_noticed_by_its_own_routes_only() {
+    if !Postgres::is_available() {
+        return;
+    }
+    // A first server without a database builds the programs.
+    drop(Server::start(env!("CARGO_BIN_EXE_master"), &[]));
+    let mut postgres = with_tables();
+    for (url, how) in
+        [(postgres.url_unix(), Shutdown::Immediate), (postgres.url_tcp(), Shutdown::Fast)]
+    {
+        let args = ["--workers", "2", "--database", &url];
+        let mut server = Server::start(env!("CARGO_BIN_EXE_master"), &args);
+        server.wait_for_log("Ready workers=", BOUND);
+        assert_eq!(server.get("/db").status, 200, "{}", server.log_text());
+        let workers = server.workers();
+        let kept = Mode::KeepAlive { pause: Duration::from_millis(2) };
+        let database = Load::get(server.endpoint(), "/queries/5", kept).clients(8);
+        let database = database.expecting(&[200, 503]).duration(5 * BOUND).start();
+        let other = Load::get(server.endpoint(), "/json", kept).clients(4);
+        let other = other.duration(5 * BOUND).start();
+        database.wait_for(100, BOUND);
+
+        postgres.stop(how);
+        testkit::wait_until("an answer of 503", BOUND, || server.get("/db").status == 503);
+        let refused = server.get("/fortunes");
+        assert_eq!(refused.status, 503);
+        assert!(refused.header("retry-after").is_some(), "{}", refused.head);
+        database.wait_for(100, BOUND);
+
+        postgres.resume();
+        let back = Instant::now();
+        testkit::wait_until("an answer from the database", BOUND, || {
+            server.get("/db").status == 200
+        });
+        assert!(back.elapsed() < RECOVERY, "recovered only after {:?}", back.elapsed());
+        // Every worker, not only the one that answered first.
+        testkit::wait_until("all workers to be back", BOUND, || {
+            (0..20).all(|_| server.get("/db").status == 200)
+        });
+        other.stop().assert_nothing_lost(100);
+        let report = database.stop();
+        assert_eq!(report.failed(), 0, "{report}");
+        assert!(report.statuses.contains_key(&503), "{report}");
+        assert_eq!(server.workers(), workers, "no worker may exit for it");
+        server.stop();
+    }
+}
+
+#[test]
+fn reloads_lose_no_database_request() {
+    if !Postgres::is_available() {
+        return;
+    }
+    drop(Server::start(env!("CARGO_BIN_EXE_master"), &[]));
+    let postgres = with_tables();
+    let url = postgres.url_unix();
+    let args = ["--workers", "2", "--database", &url];
+    let mut server = Server::start(env!("CARGO_BIN_EXE_master"), &args);
+    server.wait_for_log("Ready workers=", BOUND);
+    let kept = Mode::KeepAlive { pause: Duration::ZERO };
+    let loads = [
+        Load::get(server.endpoint(), "/queries/5", kept).clients(4),
+        Load::get(server.endpoint(), "/updates/3", Mode::CloseEach).clients(4),
+    ];
+    let running = loads.map(|load| load.duration(5 * BOUND).start());
+    for _ in 0..10 {
+        let mark = server.log_mark();
+        server.signal(Signal::SIGHUP);
+        server.wait_for_log_since(mark, "Reloaded generation=", 1, BOUND);
+        running[1].wait_for(20, BOUND);
+    }
+    for running in running {
+        running.stop().assert_nothing_lost(100);
+    }
+    server.assert_log_clean(&[]);
+    server.stop();
+}
+
+#[test]
+fn a_database_that_is_not_there_stops_nobody() {
+    let url = "postgresql://nobody@127.0.0.1:1/none";
+    let mut server = Server::start(env!("CARGO_BIN_EXE_master"), &["--database", url]);
+    server.wait_for_log("Ready workers=", BOUND);
+    let refused = http::get(server.endpoint(), "/db").expect("an answer");
+    assert_eq!(refused.status, 503);
+    assert_eq!(server.get("/json").status, 200);
+    // Whoever runs it must learn why from the log.
+    assert!(server.log_text().contains("127.0.0.1"), "{}", server.log_text());
+    server.stop();
+}
