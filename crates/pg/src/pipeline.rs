@@ -429,66 +429,96 @@ impl Pipeline {
         requests: &mut Requests,
         now: Instant,
     ) -> Result<usize, Broken> {
-        let mut taken = 0;
-        while let Some(message) = message::first(&bytes[taken..], MESSAGE_BYTES_MAX)? {
-            taken += message.whole.len();
-            match message.tag {
-                b'Z' => check_idle(&message)?,
-                b'N' => self.take_notice(&message)?,
-                _ => (),
+        let mut rest = bytes;
+        loop {
+            if let Some(Expected { owner: Owner::Request { slot, left }, .. }) =
+                self.queue.front_mut()
+            {
+                let slot = *slot;
+                let over = take_replies(slot, left, &mut rest, requests)?;
+                self.in_flight = self.in_flight.saturating_sub(over.replies);
+                self.report.answered += over.replies as u64;
+                if over.replies > 0 {
+                    self.first_since = now;
+                }
+                if let Some(message) = over.refusal {
+                    self.refuse(slot, &message, requests)?;
+                    continue;
+                }
+                if over.entry {
+                    self.pop();
+                    continue;
+                }
             }
-            let Some(Expected { owner, .. }) = self.queue.front_mut() else {
-                self.take_unasked(&message)?;
-                continue;
+            let Some(message) = message::first(rest, MESSAGE_BYTES_MAX)? else {
+                return Ok(bytes.len() - rest.len());
             };
-            match owner {
-                Owner::Driver => {
-                    driver.extend_from_slice(message.whole);
-                    self.report.driver_fed = true;
-                    if message.tag == b'Z' {
-                        self.end_reply(now);
-                    }
-                }
-                Owner::Request { slot, .. } => {
-                    let slot = *slot;
-                    match message.tag {
-                        b'D' => requests.row(slot, &message)?,
-                        b'C' => requests.complete(slot, message::affected(message.body)),
-                        b'I' => requests.complete(slot, 0),
-                        b'T' => requests.describe(slot, &message::column_oids(message.body)?),
-                        b'1' | b'2' | b'3' | b'n' => (),
-                        b'Z' => {
-                            requests.end(slot)?;
-                            self.in_flight = self.in_flight.saturating_sub(1);
-                            self.report.answered += 1;
-                            self.end_reply(now);
-                        }
-                        b'E' => self.refuse(slot, &message, requests)?,
-                        _ => take_common(&message)?,
-                    }
-                }
-                Owner::Nobody { .. } => match message.tag {
-                    b'Z' => self.end_reply(now),
-                    b'1' | b'2' | b'3' | b'n' | b't' | b'T' | b'D' | b'C' | b'I' => (),
-                    b'E' => drop(error(&message)?),
-                    _ => take_common(&message)?,
-                },
-                Owner::Parse(statement) => match message.tag {
-                    b'1' | b'3' => (),
-                    b't' => self.parsing.params = message::parameter_oids(message.body)?,
-                    b'T' => self.parsing.columns = message::column_oids(message.body)?,
-                    b'n' => self.parsing.columns.clear(),
-                    b'E' => self.parsing.failure = Some(error(&message)?),
-                    b'Z' => {
-                        let statement = Rc::clone(statement);
-                        self.parsed(&statement, requests);
-                        self.end_reply(now);
-                    }
-                    _ => take_common(&message)?,
-                },
-            }
+            rest = &rest[message.whole.len()..];
+            self.take_other(&message, driver, requests, now)?;
         }
-        Ok(taken)
+    }
+
+    /// A message that is not part of an ordinary reply to a request.
+    fn take_other(
+        &mut self,
+        message: &Message<'_>,
+        driver: &mut BytesMut,
+        requests: &mut Requests,
+        now: Instant,
+    ) -> Result<(), Broken> {
+        match message.tag {
+            b'Z' => check_idle(message)?,
+            b'N' => self.take_notice(message)?,
+            _ => (),
+        }
+        let Some(Expected { owner, .. }) = self.queue.front_mut() else {
+            return take_unasked(message);
+        };
+        match owner {
+            Owner::Request { .. } => take_common(message)?,
+            Owner::Driver => {
+                driver.extend_from_slice(message.whole);
+                self.report.driver_fed = true;
+                if message.tag == b'Z' {
+                    self.first_since = now;
+                    self.pop();
+                }
+            }
+            Owner::Nobody { left } => match message.tag {
+                b'Z' => {
+                    self.first_since = now;
+                    *left -= 1;
+                    if *left == 0 {
+                        self.pop();
+                    }
+                }
+                b'1' | b'2' | b'3' | b'n' | b't' | b'T' | b'D' | b'C' | b'I' => (),
+                b'E' => drop(error(message)?),
+                _ => take_common(message)?,
+            },
+            Owner::Parse(statement) => match message.tag {
+                b'1' | b'3' => (),
+                b't' => self.parsing.params = message::parameter_oids(message.body)?,
+                b'T' => self.parsing.columns = message::column_oids(message.body)?,
+                b'n' => self.parsing.columns.clear(),
+                b'E' => self.parsing.failure = Some(error(message)?),
+                b'Z' => {
+                    let statement = Rc::clone(statement);
+                    self.parsed(&statement, requests);
+                    self.first_since = now;
+                    self.pop();
+                }
+                _ => take_common(message)?,
+            },
+        }
+        Ok(())
+    }
+
+    /// Everything that the first entry waited for has come.
+    fn pop(&mut self) {
+        self.queue.pop_front();
+        // What was never counted as sent cannot have been answered, but a server may lie.
+        self.undated = self.undated.min(self.queue.len());
     }
 
     #[cold]
@@ -498,34 +528,6 @@ impl Pipeline {
             self.report.last_words = Some(notice);
         }
         Ok(())
-    }
-
-    /// A message while nothing is due.
-    fn take_unasked(&mut self, message: &Message<'_>) -> Result<(), Broken> {
-        match message.tag {
-            // The server reports an error of its own accord only to end the connection.
-            b'E' => Err(Broken::Farewell(message::sql_error(message.body)?)),
-            b'N' | b'S' | b'A' => Ok(()),
-            _ => Err(Broken::Malformed("an answer to nothing that was asked")),
-        }
-    }
-
-    /// ReadyForQuery: one reply of the first entry is over.
-    #[inline]
-    fn end_reply(&mut self, now: Instant) {
-        self.first_since = now;
-        let over = match self.queue.front_mut().map(|entry| &mut entry.owner) {
-            Some(Owner::Request { left, .. } | Owner::Nobody { left }) => {
-                *left -= 1;
-                *left == 0
-            }
-            _ => true,
-        };
-        if over {
-            self.queue.pop_front();
-            // Bytes that were never counted as sent cannot have been answered, but a server may lie.
-            self.undated = self.undated.min(self.queue.len());
-        }
     }
 
     #[cold]
@@ -538,16 +540,16 @@ impl Pipeline {
         let sql = error(message)?;
         let pooler = self.named && POOLER_CODES.contains(&sql.code());
         let stale = sql.code() == FEATURE_NOT_SUPPORTED && sql.message().contains("cached plan");
-        let mut error = Error::refused("the server refused the query", sql);
-        let Some(statement) = requests.refuse(slot, &error) else { return Ok(()) };
+        let error = Error::refused("the server refused the query", sql);
+        let refused = requests.slot(slot).and_then(|slot| slot.refuse(&error));
+        let Some(statement) = refused else { return Ok(()) };
         if pooler {
             statement.set_unprepared(self.place);
             self.forget_name(&statement);
             match statement.failure() {
                 // Its Parse failed just before; that says more than that the name is unknown.
                 Some(reason) => {
-                    error = reason;
-                    let _ = requests.refuse(slot, &error);
+                    let _ = requests.slot(slot).and_then(|slot| slot.refuse(&reason));
                 }
                 None if !self.report.pooler_told => {
                     self.report.pooler_told = true;
@@ -590,6 +592,68 @@ impl Pipeline {
     }
 }
 
+/// How far [`take_replies`] came.
+struct Over<'a> {
+    /// Replies that are complete.
+    replies: usize,
+    /// Whether they were all that the entry waited for.
+    entry: bool,
+    /// The message that refuses the query whose reply is arriving.
+    refusal: Option<Message<'a>>,
+}
+
+/// The hot path: replies to a request, without looking anything up again between their messages. Stops before a
+/// message that is none of them, or is not there completely.
+#[inline]
+fn take_replies<'a>(
+    key: usize,
+    left: &mut usize,
+    rest: &mut &'a [u8],
+    requests: &mut Requests,
+) -> Result<Over<'a>, Broken> {
+    let mut over = Over { replies: 0, entry: false, refusal: None };
+    let mut done = false;
+    let Some(slot) = requests.slots.get_mut(key) else {
+        return Err(Broken::Malformed("a reply to a request that is over"));
+    };
+    while let Some(message) = message::first(rest, MESSAGE_BYTES_MAX)? {
+        match message.tag {
+            b'2' | b'1' | b'3' | b'n' => (),
+            b'D' => slot.row(&message)?,
+            b'C' => slot.complete(message::affected(message.body)),
+            b'I' => slot.complete(0),
+            b'T' => slot.describe(&message::column_oids(message.body)?, &mut requests.woken),
+            b'E' => over.refusal = Some(message),
+            b'Z' => {
+                check_idle(&message)?;
+                over.replies += 1;
+                *left -= 1;
+                over.entry = *left == 0;
+                done = slot.end()?;
+            }
+            _ => return Ok(over),
+        }
+        *rest = &rest[message.whole.len()..];
+        if over.entry || over.refusal.is_some() {
+            break;
+        }
+    }
+    if done {
+        requests.done(key);
+    }
+    Ok(over)
+}
+
+/// A message while nothing is due.
+fn take_unasked(message: &Message<'_>) -> Result<(), Broken> {
+    match message.tag {
+        // The server reports an error of its own accord only to end the connection.
+        b'E' => Err(Broken::Farewell(message::sql_error(message.body)?)),
+        b'N' | b'S' | b'A' => Ok(()),
+        _ => Err(Broken::Malformed("an answer to nothing that was asked")),
+    }
+}
+
 /// Whether ReadyForQuery says that no transaction is open.
 #[inline]
 fn check_idle(message: &Message<'_>) -> Result<(), Broken> {
@@ -619,3 +683,6 @@ fn error(message: &Message<'_>) -> Result<SqlError, Broken> {
 fn timed_out(limit: Duration) -> Error {
     Error::new(Kind::TimedOut, format!("the database did not answer within {limit:?}"))
 }
+
+#[cfg(test)]
+mod tests;

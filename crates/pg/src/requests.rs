@@ -11,19 +11,21 @@ use slab::Slab;
 use crate::error::{Error, Kind};
 use crate::message::{self, Malformed, Message};
 use crate::rows::{self, Answer, Pool};
+use crate::statement::Inner as Statement;
 
 /// Largest answer to one request (a query, or a whole batch), in bytes; beyond, the query fails.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// All requests of one [`crate::Database`].
 pub(crate) struct Requests {
-    slots: Slab<Slot>,
+    pub slots: Slab<Slot>,
     pub pool: Rc<Pool>,
     /// To be woken when nothing is borrowed any more.
     pub woken: Vec<Waker>,
 }
 
-struct Slot {
+/// One request, and its answer as far as it has come.
+pub(crate) struct Slot {
     state: State,
     waker: Option<Waker>,
     answer: Answer,
@@ -122,14 +124,34 @@ impl Requests {
         rows::recycle(slot.answer, &self.pool);
     }
 
+    /// The slot, for the replies that arrive for it.
+    #[inline]
+    pub fn slot(&mut self, key: usize) -> Option<&mut Slot> {
+        self.slots.get_mut(key)
+    }
+
+    /// The last reply has come.
+    pub fn done(&mut self, key: usize) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        match slot.state {
+            State::Waiting => {
+                slot.state = State::Done;
+                self.woken.extend(slot.waker.take());
+            }
+            State::Abandoned => self.free(key),
+            State::Done | State::Failed(_) => (),
+        }
+    }
+}
+
+impl Slot {
     /// Takes a DataRow for the reply that is arriving.
     #[inline]
-    pub fn row(&mut self, key: usize, message: &Message<'_>) -> Result<(), Malformed> {
-        let Some(slot) = self.slots.get_mut(key) else { return Ok(()) };
-        let Some(unit) = slot.answer.units.get_mut(slot.current) else {
+    pub fn row(&mut self, message: &Message<'_>) -> Result<(), Malformed> {
+        let Some(unit) = self.answer.units.get_mut(self.current) else {
             return Err(Malformed("more replies than queries"));
         };
-        if matches!(slot.state, State::Abandoned) || unit.error.is_some() {
+        if matches!(self.state, State::Abandoned) || unit.error.is_some() {
             return Ok(());
         }
         if unit.shape.is_none() {
@@ -141,28 +163,24 @@ impl Requests {
             unit.error = Some(Error::new(Kind::Decode, "the result's columns have changed"));
             return Ok(());
         }
-        if slot.answer.bytes.len() + message.whole.len() > ANSWER_BYTES_MAX {
+        if self.answer.bytes.len() + message.whole.len() > ANSWER_BYTES_MAX {
             let what = format!("the answer is larger than {ANSWER_BYTES_MAX} bytes");
             unit.error = Some(Error::new(Kind::TooLarge, what));
             return Ok(());
         }
-        slot.answer.bytes.extend_from_slice(message.whole);
+        self.answer.bytes.extend_from_slice(message.whole);
         unit.rows += 1;
         Ok(())
     }
 
     /// What the rows of the reply that is arriving will be; says so to the statement if that is news.
-    pub fn describe(&mut self, key: usize, columns: &[(Box<str>, u32)]) {
-        let Some(unit) =
-            self.slots.get_mut(key).and_then(|slot| slot.answer.units.get_mut(slot.current))
-        else {
-            return;
-        };
+    pub fn describe(&mut self, columns: &[(Box<str>, u32)], woken: &mut Vec<Waker>) {
+        let Some(unit) = self.answer.units.get_mut(self.current) else { return };
         let Some(shape) = unit.statement.shape() else { return };
         if shape.has_columns(columns) {
             unit.shape = Some(shape);
         } else if let Some(changed) = shape.with_columns(columns) {
-            unit.statement.learned(changed, &mut self.woken);
+            unit.statement.learned(changed, woken);
             unit.shape = unit.statement.shape();
         } else {
             unit.statement.forget();
@@ -172,49 +190,34 @@ impl Requests {
 
     /// The command is complete.
     #[inline]
-    pub fn complete(&mut self, key: usize, affected: u64) {
-        if let Some(slot) = self.slots.get_mut(key)
-            && let Some(unit) = slot.answer.units.get_mut(slot.current)
-        {
+    pub fn complete(&mut self, affected: u64) {
+        if let Some(unit) = self.answer.units.get_mut(self.current) {
             unit.affected = affected;
-            slot.concluded = true;
+            self.concluded = true;
         }
     }
 
     /// The query failed; the statement it belongs to, for the caller to draw its conclusions.
-    pub fn refuse(&mut self, key: usize, error: &Error) -> Option<Rc<crate::statement::Inner>> {
-        let slot = self.slots.get_mut(key)?;
-        let unit = slot.answer.units.get_mut(slot.current)?;
+    pub fn refuse(&mut self, error: &Error) -> Option<Rc<Statement>> {
+        let unit = self.answer.units.get_mut(self.current)?;
         unit.error = Some(error.clone());
-        slot.concluded = true;
+        self.concluded = true;
         Some(Rc::clone(&unit.statement))
     }
 
-    /// ReadyForQuery: the reply is over.
+    /// ReadyForQuery: the reply is over; whether it was the last.
     #[inline]
-    pub fn end(&mut self, key: usize) -> Result<(), Malformed> {
-        let Some(slot) = self.slots.get_mut(key) else { return Ok(()) };
-        if !slot.concluded {
+    pub fn end(&mut self) -> Result<bool, Malformed> {
+        if !std::mem::take(&mut self.concluded) {
             return Err(Malformed("a reply without its conclusion"));
         }
-        slot.concluded = false;
-        if let Some(unit) = slot.answer.units.get_mut(slot.current) {
+        if let Some(unit) = self.answer.units.get_mut(self.current) {
             if unit.shape.is_none() {
                 unit.shape = unit.statement.shape();
             }
-            unit.end = slot.answer.bytes.len();
+            unit.end = self.answer.bytes.len();
         }
-        slot.current += 1;
-        if slot.current == slot.answer.units.len() {
-            match slot.state {
-                State::Waiting => {
-                    slot.state = State::Done;
-                    self.woken.extend(slot.waker.take());
-                }
-                State::Abandoned => self.free(key),
-                State::Done | State::Failed(_) => (),
-            }
-        }
-        Ok(())
+        self.current += 1;
+        Ok(self.current == self.answer.units.len())
     }
 }
