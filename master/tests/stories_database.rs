@@ -1,5 +1,7 @@
 //! PostgreSQL goes away and comes back under load.
 
+#![allow(clippy::expect_used)] // In helpers too: a test may panic.
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 

@@ -46,13 +46,20 @@ pub fn free_port() -> u16 {
 /// Pids of the living children of a process.
 #[must_use]
 pub fn children_of(parent: u32) -> Vec<u32> {
+    children_where(parent, |state| !matches!(state, 'Z' | 'X'))
+}
+
+/// Number of children of a process that ended and were not collected.
+pub(crate) fn zombies_of(parent: u32) -> usize {
+    children_where(parent, |state| state == 'Z').len()
+}
+
+fn children_where(parent: u32, wanted: impl Fn(char) -> bool) -> Vec<u32> {
     let mut children: Vec<u32> = std::fs::read_dir("/proc")
         .expect("/proc")
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&pid| {
-            stat(pid).is_some_and(|(state, ppid)| ppid == parent && !matches!(state, 'Z' | 'X'))
-        })
+        .filter(|&pid| stat(pid).is_some_and(|(state, ppid)| ppid == parent && wanted(state)))
         .collect();
     children.sort_unstable();
     children

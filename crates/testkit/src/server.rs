@@ -1,6 +1,7 @@
 //! The real `master`, with its log and its workers.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -30,6 +31,10 @@ const FOREIGN_VARIABLES: [&str; 10] = [
     "MONOCEROS_CMD_ARGS",
     "WATCHDOG_USEC",
 ];
+
+/// Becomes the program with standard input as descriptor 3; the shell's pid stays.
+const PASS_LISTENER: &str =
+    r#"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http exec "$0" "$@" 3<&0 </dev/null"#;
 
 /// Lines of one stream, as they come.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +88,7 @@ pub struct ServerBuilder {
     env: Vec<(String, String)>,
     bind: bool,
     await_answer: bool,
+    listener: Option<OwnedFd>,
 }
 
 impl ServerBuilder {
@@ -103,6 +109,14 @@ impl ServerBuilder {
     /// Leaves out `--bind 127.0.0.1:0`: the arguments say where to listen.
     #[must_use]
     pub fn without_bind(mut self) -> ServerBuilder {
+        self.bind = false;
+        self
+    }
+
+    /// Passes `listener` on descriptor 3, as systemd does for a socket unit, in place of `--bind`.
+    #[must_use]
+    pub fn listener(mut self, listener: impl Into<OwnedFd>) -> ServerBuilder {
+        self.listener = Some(listener.into());
         self.bind = false;
         self
     }
@@ -132,7 +146,14 @@ impl ServerBuilder {
     #[track_caller]
     pub fn spawn(self) -> Server {
         ensure_worker(&self.program);
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.listener {
+            None => Command::new(&self.program),
+            Some(_) => {
+                let mut command = Command::new("/bin/sh");
+                command.args(["-c", PASS_LISTENER]).arg(&self.program);
+                command
+            }
+        };
         for name in FOREIGN_VARIABLES {
             command.env_remove(name);
         }
@@ -146,7 +167,8 @@ impl ServerBuilder {
         }
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         // A process group of its own: everything in it is ours to end, and no terminal signal reaches it.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(self.listener.map_or_else(Stdio::null, Stdio::from));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()));
@@ -177,6 +199,7 @@ impl Server {
             env: Vec::new(),
             bind: true,
             await_answer: true,
+            listener: None,
         }
     }
 
@@ -262,6 +285,20 @@ impl Server {
     #[must_use]
     pub fn log_mark(&self) -> usize {
         self.log.lock().len()
+    }
+
+    /// Number of descriptors that the master has open.
+    #[must_use]
+    #[track_caller]
+    pub fn open_descriptors(&self) -> usize {
+        let dir = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        dir.expect("the master lives").count()
+    }
+
+    /// Number of children that ended and were not collected.
+    #[must_use]
+    pub fn zombies(&self) -> usize {
+        crate::process::zombies_of(self.pid())
     }
 
     /// All log lines so far.
