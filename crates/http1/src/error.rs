@@ -128,7 +128,7 @@ pub enum BodyError {
     ChunkExtension,
     /// The line with a chunk's size and extensions is longer than a field line may be.
     ChunkLineTooLong,
-    /// The extensions of one body are longer than [`EXTENSION_BYTES_MAX`](crate::body) together.
+    /// The extensions of one body are longer than [`EXTENSION_BYTES_MAX`](crate::EXTENSION_BYTES_MAX) together.
     ExtensionsTooLong,
     /// A chunk's data is not followed by CRLF, or a line ends in a bare LF.
     ChunkEnd,

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod body_writer;
 mod chars;
 pub mod conn;
 mod error;
@@ -30,13 +31,16 @@ mod refusal;
 mod response;
 mod rules;
 mod scan;
+mod stamp;
 pub mod status;
 mod target;
 
-pub use body::{BodyDecoder, Step};
+pub use body::{BodyDecoder, EXTENSION_BYTES_MAX, Step, TRAILER_BYTES_MAX};
+pub use body_writer::{BodyWriter, Finish};
 pub use error::{BodyError, HeadError, ResponseError};
 pub use head::{Field, FieldStorage, Fields, Framing, Head, Method, Version};
 pub use parse::{Parsed, Progress, parse_head};
 pub use refusal::Refusal;
-pub use response::{BodyWriter, CONTINUE, Encoder, Exchange, Finish, Stamp, interim, respond};
+pub use response::{CONTINUE, Encoder, Exchange, interim, respond};
 pub use rules::{HeaderMap, Limits, Policy, Rules};
+pub use stamp::Stamp;

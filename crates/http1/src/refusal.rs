@@ -1,6 +1,8 @@
 //! Canned responses: what is said to a request that gets no further.
 
-use crate::response::{Encoder, Exchange, Finish, Stamp};
+use crate::body_writer::Finish;
+use crate::response::{Encoder, Exchange};
+use crate::stamp::Stamp;
 use crate::status::reason_phrase;
 
 /// A short answer in plain text: `STATUS PHRASE: reason`.

@@ -1,66 +1,18 @@
-//! Responses, written straight into the connection's write buffer.
+//! Heads of responses, written straight into the connection's write buffer.
 //!
 //! - Framing is decided here, from the request and the status: nobody else writes Content-Length, Transfer-Encoding,
 //!   Connection, Server or Date.
 //! - Names and values are checked, so no application can inject a field or a second response.
 //! - A failed response leaves the buffer as it was found.
 
+use crate::body_writer::{BodyWriter, Finish, Framed};
 use crate::chars::{self, VALUE};
 use crate::error::ResponseError;
 use crate::head::{Head, Method, Version};
-use crate::status::reason_phrase;
+use crate::stamp::{Stamp, status_line};
 
 /// The interim response that asks for the body (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-const OK_LINE: &[u8; 17] = b"HTTP/1.1 200 OK\r\n";
-const SERVER_AND_DATE: &[u8; 25] = b"Server: monoceros\r\nDate: ";
-const STAMP_LEN: usize = 25 + 29 + 2;
-
-/// What every response of one second begins with, kept ready: made anew when the date changes.
-#[derive(Clone, Debug)]
-pub struct Stamp {
-    /// Status line for 200, Server, Date.
-    bytes: [u8; OK_LINE.len() + STAMP_LEN],
-}
-
-impl Stamp {
-    /// Makes the stamp for a date, which is an IMF-fixdate such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-    #[must_use]
-    pub fn new(date: &[u8; 29]) -> Stamp {
-        let mut bytes = [0; OK_LINE.len() + STAMP_LEN];
-        bytes[..17].copy_from_slice(OK_LINE);
-        bytes[17..42].copy_from_slice(SERVER_AND_DATE);
-        bytes[42..71].copy_from_slice(date);
-        bytes[71..].copy_from_slice(b"\r\n");
-        Stamp { bytes }
-    }
-
-    /// Returns `Server: …` and `Date: …` with their line ends.
-    #[must_use]
-    pub fn fields(&self) -> &[u8] {
-        &self.bytes[17..]
-    }
-
-    /// Appends status line, Server and Date.
-    #[inline]
-    fn begin(&self, out: &mut Vec<u8>, status: u16) {
-        if status == 200 {
-            out.extend_from_slice(&self.bytes);
-        } else {
-            status_line(out, status);
-            out.extend_from_slice(self.fields());
-        }
-    }
-}
-
-fn status_line(out: &mut Vec<u8>, status: u16) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(reason_phrase(status).as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
 
 /// What a response has to know of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,118 +228,6 @@ impl Drop for Encoder<'_> {
     fn drop(&mut self) {
         if !self.is_finished {
             self.out.truncate(self.start);
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framed {
-    /// There is no body: what is written is dropped.
-    Nothing,
-    /// So many bytes are still to come.
-    Length(u64),
-    Chunked,
-    UntilClose,
-}
-
-/// Writes a body as its head announced it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BodyWriter {
-    framed: Framed,
-    keep_alive: bool,
-}
-
-/// What a finished response means for its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// The next request may follow.
-    KeepAlive,
-    /// The connection closes, as the response said or its framing demands.
-    Close,
-    /// Fewer bytes were written than the head promised: the connection must be cut, for the client waits for more.
-    Truncated {
-        /// How many bytes are missing.
-        missing: u64,
-    },
-}
-
-impl BodyWriter {
-    /// Appends a piece of the body. What exceeds the announced length is left out.
-    ///
-    /// Returns how many bytes of `data` were not sent for that reason; 0 is the rule.
-    pub fn write(&mut self, out: &mut Vec<u8>, data: &[u8]) -> usize {
-        match &mut self.framed {
-            Framed::Nothing => 0,
-            Framed::UntilClose => {
-                out.extend_from_slice(data);
-                0
-            }
-            Framed::Length(left) => {
-                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
-                *left -= taken as u64;
-                out.extend_from_slice(&data[..taken]);
-                data.len() - taken
-            }
-            // An empty chunk would end the body.
-            Framed::Chunked if data.is_empty() => 0,
-            Framed::Chunked => {
-                let mut size = [0; 18];
-                let size = hex_line(data.len() as u64, &mut size);
-                out.reserve(size.len() + data.len() + 2);
-                out.extend_from_slice(size);
-                out.extend_from_slice(data);
-                out.extend_from_slice(b"\r\n");
-                0
-            }
-        }
-    }
-
-    /// Takes note of `bytes` sent past the buffer (sendfile). Only for bodies with a length.
-    pub fn sent(&mut self, bytes: u64) {
-        if let Framed::Length(left) = &mut self.framed {
-            *left = left.saturating_sub(bytes);
-        }
-    }
-
-    /// Returns how many bytes are still promised; `None` where no length was announced.
-    #[must_use]
-    pub fn remaining(&self) -> Option<u64> {
-        match self.framed {
-            Framed::Nothing => Some(0),
-            Framed::Length(left) => Some(left),
-            Framed::Chunked | Framed::UntilClose => None,
-        }
-    }
-
-    /// Whether what is written reaches the client at all: not for HEAD, 204, 304.
-    #[must_use]
-    pub fn sends_body(&self) -> bool {
-        self.framed != Framed::Nothing
-    }
-
-    /// Ends the body.
-    #[must_use]
-    pub fn finish(self, out: &mut Vec<u8>) -> Finish {
-        match self.framed {
-            Framed::Length(missing) if missing != 0 => return Finish::Truncated { missing },
-            Framed::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
-            _ => (),
-        }
-        if self.keep_alive { Finish::KeepAlive } else { Finish::Close }
-    }
-}
-
-/// `number` in hexadecimal, followed by CRLF.
-fn hex_line(number: u64, buffer: &mut [u8; 18]) -> &[u8] {
-    buffer[16..].copy_from_slice(b"\r\n");
-    let mut at = 16;
-    let mut rest = number;
-    loop {
-        at -= 1;
-        buffer[at] = b"0123456789abcdef"[(rest & 15) as usize];
-        rest >>= 4;
-        if rest == 0 {
-            return &buffer[at..];
         }
     }
 }
