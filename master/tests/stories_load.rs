@@ -159,6 +159,30 @@ fn a_killed_worker_loses_only_what_it_had_in_hand() {
 }
 
 #[test]
+fn a_worker_that_hangs_delays_only_what_it_had_in_hand() {
+    let mut server = start(&["--workers", "3", "--timeout", "2"]);
+    let clients = 6;
+    let load = Load::get(server.endpoint(), "/json", Mode::CloseEach).clients(clients);
+    let load = load.duration(5 * BOUND).start();
+    load.wait_for(100, BOUND);
+    let mark = server.log_mark();
+    let victim = server.workers()[1];
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(victim).expect("a pid"));
+    nix::sys::signal::kill(pid, Signal::SIGSTOP).expect("it lives");
+    // New connections go to those who answer, long before anybody notices.
+    load.wait_for(200, Duration::from_millis(1_900));
+    server.wait_for_log_since(mark, &format!("WORKER TIMEOUT (pid:{victim})"), 1, BOUND);
+    server.wait_for_log_since(mark, "Worker ready", 1, BOUND);
+    testkit::wait_until("the end of the hanging worker", BOUND, || !testkit::is_alive(victim));
+    load.wait_for(100, BOUND);
+    let report = load.stop();
+    assert!(report.failed() <= clients as u64, "{report}");
+    assert_eq!(server.wait_for_workers(3, BOUND).len(), 3);
+    server.assert_log_clean(&["WORKER TIMEOUT", "Killing worker"]);
+    server.stop();
+}
+
+#[test]
 fn workers_of_a_killed_master_answer_what_is_queued_and_leave() {
     let mut server = start(&["--workers", "3"]);
     let family = server.workers();
