@@ -38,6 +38,8 @@ const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 const EVENTS_MAX: usize = 1024;
 /// Connections taken from one shard after one wake-up, before their siblings in other workers may have the rest.
 const ACCEPTS_PER_WAKE_MAX: usize = 8;
+/// After a worker was full it accepts again when one in so many places is free: arming costs a system call per shard.
+const CAPACITY_SLACK: usize = 16;
 /// Connections taken from one shard at the last stop, when nobody else will.
 const ACCEPTS_AT_END_MAX: usize = 65_536;
 /// A turn that has lasted longer than this, in nanoseconds, takes no further connections.
@@ -80,6 +82,8 @@ pub(crate) struct EventLoop {
     /// `CLOCK_MONOTONIC` in nanoseconds when this turn began.
     began: u64,
     heartbeat_at: Instant,
+    /// The last attempt to accept failed.
+    accept_fails: bool,
     /// The database's counters as far as the scoreboard has them.
     database_counted: pg::Counters,
 }
@@ -124,6 +128,7 @@ impl EventLoop {
             ready_shards: Vec::new(),
             began: 0,
             heartbeat_at: now,
+            accept_fails: false,
             database_counted: pg::Counters::default(),
         })
     }
@@ -264,9 +269,14 @@ impl EventLoop {
     }
 
     fn close(&mut self, index: u32) {
-        self.connections.remove(index);
+        let gone = self.connections.remove(index);
+        // It may hold a handler's task, whose end is the application's code.
+        if let Err(panic) = panics::catch(|| drop(gone)) {
+            self.core.kernel.log.error(format_args!("A handler's end failed: {}", panic.text()));
+        }
         self.timers.cancel(index);
-        if self.connections.len() < self.capacity() && !self.core.drain.is_draining() {
+        let capacity = self.capacity();
+        if self.connections.len() < capacity - capacity / CAPACITY_SLACK {
             self.shards.set_full(&self.poll, false);
         }
     }
@@ -290,10 +300,19 @@ impl EventLoop {
                 }
             }
             match self.shards.accept(&self.poll, shard, self.core.now()) {
-                Ok(Some((accepted, peer))) => self.welcome(accepted, peer),
+                Ok(Some((accepted, peer))) => {
+                    self.accept_fails = false;
+                    self.welcome(accepted, peer);
+                }
                 Ok(None) => return,
                 Err(error) => {
-                    self.core.kernel.log.error(format_args!("Cannot accept a connection: {error}"));
+                    // Once for a whole run of failures: they come ten times a second.
+                    if !std::mem::replace(&mut self.accept_fails, true) {
+                        self.core
+                            .kernel
+                            .log
+                            .error(format_args!("Cannot accept connections: {error}"));
+                    }
                     return;
                 }
             }

@@ -1,4 +1,57 @@
-//! The library that applications are built on, and the bundled application.
+//! The library that applications are built on. An application is a program; each worker of a master is one.
+//!
+//! ```no_run
+//! use serde::Serialize;
+//! use worker::{App, Context, Request, Response, Result};
+//!
+//! #[derive(Serialize)]
+//! struct Message {
+//!     message: &'static str,
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     worker::run(|boot| {
+//!         let now = boot.database().statement("SELECT now()::text");
+//!         Ok(App::with_state(now)
+//!             // A plain handler never waits. It costs no allocation.
+//!             .get("/json", |_, _| Response::json(&Message { message: "Hello, World!" }))
+//!             // An asynchronous one reads the borrowed request first, then returns a future.
+//!             .get_async("/now", |request, cx| {
+//!                 let zone = request.query("zone").unwrap_or_default().into_owned();
+//!                 let cx = cx.clone();
+//!                 async move { now_in(zone, cx).await }
+//!             })
+//!             // A body is there whole when a plain handler is called.
+//!             .post("/length", |request, _| format!("{}\n", request.bytes().len())))
+//!     })
+//! }
+//!
+//! async fn now_in(zone: String, cx: Context<worker::pg::Statement>) -> Result {
+//!     let row = cx.database().query_one(cx.state(), &[]).await?; // Away: 503 with Retry-After.
+//!     Ok(Response::text(format!("{} {zone}\n", row.str(0)?)))
+//! }
+//! ```
+//!
+//! `examples/notes.rs` is a longer one: JSON in and out, a database, an `async fn` that owns its request.
+//!
+//! # What the library sees to
+//!
+//! - One thread and one event loop ([`run`]): handlers share an object without locks ([`Context::state`]).
+//! - HTTP/1.1 by the letter: framing, keep-alive, pipelining, HEAD, OPTIONS, `Date`, every refusal. A handler gives a
+//!   status, fields and a body; it cannot inject a field, nor a second response.
+//! - Bodies: gathered up to a limit for plain handlers, piece by piece and with back-pressure for others
+//!   ([`RequestBody::chunk`]).
+//! - Time limits on everything a client, a handler or the database can be slow at. A panic is a 500 and a log line.
+//! - The worker's side of the contract with its master: readiness, heartbeat, drain, reopened logs. Started by hand,
+//!   the same program serves alone on `127.0.0.1:$PORT`.
+//!
+//! # What it never does
+//!
+//! It knows of no other worker; it never forks, and never kills.
+//!
+//! # Where to begin reading
+//!
+//! `event_loop.rs` (a turn), `connection.rs` (a client), `accept.rs` (the listeners), `run.rs` (from `main` to the loop).
 
 #![forbid(unsafe_code)]
 

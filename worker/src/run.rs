@@ -59,6 +59,10 @@ fn serve<S: 'static>(
     block.start(pid);
     let log = Log::open(&settings);
     log.info(format_args!("Booting worker with pid: {pid}"));
+    // Each connection is a descriptor; what the system denies shows when there is none left.
+    let _ = sys::limits::raise_open_files();
+    let name = settings.proc_name.as_deref().unwrap_or("monoceros");
+    sys::title::set(&format!("monoceros: worker [{name}]"));
     let tell = |message: &str| {
         if let Some(notifier) = &notifier {
             // A master that is gone is noticed by the lifeline.

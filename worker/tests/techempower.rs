@@ -1,5 +1,7 @@
 //! The bundled application against the rules of the TechEmpower tests, as their verifier checks them; then outages.
 
+#![allow(clippy::unwrap_used)] // What cannot go on fails its test.
+
 mod common;
 
 use std::collections::HashMap;

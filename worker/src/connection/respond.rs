@@ -76,11 +76,15 @@ impl Connection {
             Ok(Poll::Ready(response)) => response,
             Err(panic) => panicked(&panic),
         };
-        // The task is dropped here, before its answer is written: it holds nothing that the answer needs.
-        let State::Handling(Handling { exchange, since, label, body, .. }) =
+        let State::Handling(Handling { task, exchange, since, label, body }) =
             std::mem::replace(&mut self.state, State::Dead)
         else {
             return;
+        };
+        // The end of the task is the application's code too.
+        let response = match panics::catch(|| drop(task)) {
+            Ok(()) => response,
+            Err(panic) => panicked(&panic),
         };
         if let Some(cause) = &response.cause {
             core.report(label.method(), label.path(), cause.as_ref());

@@ -65,7 +65,17 @@ pub fn begin_with(
     change: impl FnOnce(&mut Settings),
     env: &[&str],
 ) -> (Worker, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    begin_on(&[TcpListener::bind("127.0.0.1:0").unwrap()], program, change, env)
+}
+
+/// As [`begin_with`], on listeners of the caller's.
+pub fn begin_on<L: AsFd>(
+    listeners: &[L],
+    program: PathBuf,
+    change: impl FnOnce(&mut Settings),
+    env: &[&str],
+) -> (Worker, String) {
+    let listener = TcpListener::from(listeners[0].as_fd().try_clone_to_owned().unwrap());
     let address = listener.local_addr().unwrap();
     let mut settings = Settings::default();
     change(&mut settings);
@@ -79,14 +89,16 @@ pub fn begin_with(
     let text = |text: String| CString::new(text).unwrap();
     let mut spawn = Spawn::new(CString::new(program.to_str().unwrap()).unwrap());
     spawn.args = vec![spawn.program.clone()];
-    spawn.fds =
-        vec![(log.as_fd(), 2), (listener.as_fd(), 3), (settings.as_fd(), 4), (theirs.as_fd(), 5)];
+    // Numbers from 3 on are the listeners'; the others follow.
+    let next = 3 + i32::try_from(listeners.len()).unwrap();
+    spawn.fds = listeners.iter().map(AsFd::as_fd).zip(3..).collect();
+    spawn.fds.extend([(log.as_fd(), 2), (settings.as_fd(), next), (theirs.as_fd(), next + 1)]);
     spawn.listen_pid = true;
     spawn.env = vec![
-        text(format!("{}=1", contract::LISTEN_FDS)),
+        text(format!("{}={}", contract::LISTEN_FDS, listeners.len())),
         text(format!("{}={}", contract::NOTIFY_SOCKET, notify.name().to_str().unwrap())),
-        text(format!("{}=4", contract::SETTINGS)),
-        text(format!("{}=5", contract::LIFELINE)),
+        text(format!("{}={next}", contract::SETTINGS)),
+        text(format!("{}={}", contract::LIFELINE, next + 1)),
         text("TZ=UTC".to_owned()),
     ];
     spawn.env.extend(env.iter().map(|variable| text((*variable).to_owned())));
@@ -105,11 +117,7 @@ pub fn begin_with(
 
 impl Worker {
     pub fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Client { stream, left: Vec::new() }
+        Client::to(self.address)
     }
 
     /// One request on a connection of its own.
@@ -234,6 +242,14 @@ impl Reply {
 }
 
 impl Client {
+    pub fn to(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client { stream, left: Vec::new() }
+    }
+
     pub fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).unwrap();
     }

@@ -12,7 +12,7 @@ mod world;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use worker::{App, Boot, BootError, Context, Request, Response};
+use worker::{App, Boot, BootError, Context, Request, Response, pg};
 
 use crate::cached::CachedWorlds;
 

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use worker::pg;
+
 /// Longest time for everything: connecting, waiting for another process that does the same, filling.
 const TIME_MAX: Duration = Duration::from_secs(60);
 

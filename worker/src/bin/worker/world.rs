@@ -1,7 +1,7 @@
 //! `/db`, `/queries` and `/updates`: rows of the table `world`.
 
 use serde::Serialize;
-use worker::{Context, Request, Response, Result};
+use worker::{Context, Request, Response, Result, pg};
 
 use crate::{State, count};
 
