@@ -17,6 +17,12 @@ type Plain<S> = Box<dyn Fn(&Request<'_>, &Context<S>) -> Response>;
 /// A handler that answers later.
 type Later<S> = Box<dyn Fn(&Request<'_>, &Context<S>) -> Task>;
 
+struct Handled<S> {
+    /// Number of the route's pattern.
+    route: u16,
+    handler: Handler<S>,
+}
+
 enum Handler<S> {
     Plain(Plain<S>),
     Later(Later<S>),
@@ -46,7 +52,9 @@ enum Handler<S> {
 /// ```
 pub struct App<S = ()> {
     state: S,
-    router: Router<Handler<S>>,
+    router: Router<Handled<S>>,
+    /// The patterns by number, for metrics; the first stands for none.
+    patterns: Vec<String>,
     /// The first route that could not be added; reported when the application is started.
     mistake: Option<AddError>,
     body_bytes_max: Option<u64>,
@@ -70,7 +78,13 @@ impl<S: 'static> App<S> {
     /// An application whose handlers share `state`: one object per worker, which need be neither `Send` nor `Sync`.
     #[must_use]
     pub fn with_state(state: S) -> App<S> {
-        App { state, router: Router::new(), mistake: None, body_bytes_max: None }
+        App {
+            state,
+            router: Router::new(),
+            patterns: vec![scoreboard::ROUTE_OTHER.to_owned()],
+            mistake: None,
+            body_bytes_max: None,
+        }
     }
 
     /// Answers GET (and HEAD) of `path` at once.
@@ -161,7 +175,14 @@ impl<S: 'static> App<S> {
     }
 
     fn add(mut self, method: Method<'_>, path: &str, handler: Handler<S>) -> App<S> {
-        if let Err(mistake) = self.router.add(method.as_str(), path, handler) {
+        let known = self.patterns.iter().position(|pattern| pattern == path);
+        let route = known.unwrap_or_else(|| {
+            self.patterns.push(path.to_owned());
+            self.patterns.len() - 1
+        });
+        // Routes beyond all measure share the name of none.
+        let handled = Handled { route: u16::try_from(route).unwrap_or(0), handler };
+        if let Err(mistake) = self.router.add(method.as_str(), path, handled) {
             self.mistake.get_or_insert(mistake);
         }
         self
@@ -187,7 +208,7 @@ impl<S: 'static> App<S> {
             (Some(own), 0) => own,
             (Some(own), allowed) => own.min(allowed),
         };
-        Ok(Box::new(Routes { router: self.router, cx, body_bytes_max }))
+        Ok(Box::new(Routes { router: self.router, patterns: self.patterns, cx, body_bytes_max }))
     }
 }
 
@@ -216,7 +237,8 @@ where
 
 /// An application at work.
 struct Routes<S> {
-    router: Router<Handler<S>>,
+    router: Router<Handled<S>>,
+    patterns: Vec<String>,
     cx: Context<S>,
     body_bytes_max: u64,
 }
@@ -225,20 +247,23 @@ impl<S> Service for Routes<S> {
     fn admit(&self, head: &Head<'_>) -> Admission {
         let bytes_max = self.body_bytes_max;
         match self.router.find(head.method().as_str(), head.path()) {
-            Match::Found { value: Handler::Plain(_), .. } => Admission::Gather { bytes_max },
-            Match::Found { value: Handler::Later(_), .. } => Admission::Stream { bytes_max },
+            Match::Found { value, .. } => match value.handler {
+                Handler::Plain(_) => Admission::Gather { bytes_max },
+                Handler::Later(_) => Admission::Stream { bytes_max },
+            },
             _ => Admission::Ignore,
         }
     }
 
-    fn call(&self, head: &Head<'_>, peer: &Peer, content: Content<'_>) -> Answer {
+    fn call(&self, head: &Head<'_>, peer: &Peer, content: Content<'_>) -> (u16, Answer) {
         let response = match self.router.find(head.method().as_str(), head.path()) {
             Match::Found { value, params } => {
                 let request = Request { head, peer, params, content };
-                match value {
-                    Handler::Plain(handler) => handler(&request, &self.cx),
-                    Handler::Later(handler) => return Answer::Later(handler(&request, &self.cx)),
-                }
+                let answer = match &value.handler {
+                    Handler::Plain(handler) => Answer::Now(handler(&request, &self.cx)),
+                    Handler::Later(handler) => Answer::Later(handler(&request, &self.cx)),
+                };
+                return (value.route, answer);
             }
             Match::NotFound => Response::error(404),
             Match::MethodNotAllowed { allow } => {
@@ -246,6 +271,10 @@ impl<S> Service for Routes<S> {
             }
             Match::Options { allow } => Response::status(204).header("Allow", allow.to_owned()),
         };
-        Answer::Now(response)
+        (0, Answer::Now(response))
+    }
+
+    fn pattern(&self, route: u16) -> &str {
+        self.patterns.get(usize::from(route)).map_or(scoreboard::ROUTE_OTHER, String::as_str)
     }
 }

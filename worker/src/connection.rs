@@ -20,7 +20,7 @@ use scoreboard::Counter;
 
 use crate::body::SharedChannel;
 use crate::buffer::Buffer;
-use crate::core::Core;
+use crate::core::{Core, Tag};
 use crate::executor::{TaskKey, TaskWaker};
 use crate::peer::PeerText;
 use crate::service::Task;
@@ -95,6 +95,7 @@ struct Gathering {
     decoder: BodyDecoder,
     body: Buffer,
     bytes_max: u64,
+    tag: Tag,
 }
 
 struct Handling {
@@ -104,6 +105,8 @@ struct Handling {
     since: u64,
     /// Method and path, for the log and the scoreboard.
     label: Label,
+    /// What it is counted as.
+    tag: Tag,
     body: Option<Incoming>,
 }
 
@@ -250,7 +253,7 @@ impl Connection {
     }
 
     /// Nothing more is read, nothing more is answered; a task in hand is dropped.
-    fn abandon(&mut self, core: &mut Core) {
+    pub(crate) fn abandon(&mut self, core: &mut Core) {
         if matches!(self.state, State::Handling(_) | State::Gathering(_)) {
             core.block.add(Counter::RequestsAborted, 1);
         }

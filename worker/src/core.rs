@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http1::{FieldStorage, Limits, Policy, Rules};
-use scoreboard::Block;
+use http1::{FieldStorage, Head, Limits, Policy, Rules};
+use scoreboard::{Block, Call, Counter, Verb};
 use shared::settings::Settings;
 
 use crate::clock::Date;
@@ -53,6 +53,21 @@ pub(crate) fn rules(settings: &Settings) -> Rules {
     Rules { limits, policy: Policy::default() }
 }
 
+/// What a request is counted as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tag {
+    pub(crate) verb: Verb,
+    /// Number of its route; 0 for none.
+    pub(crate) route: u16,
+}
+
+impl Tag {
+    /// Of a request that no route was looked up for.
+    pub(crate) fn of(head: &Head<'_>) -> Tag {
+        Tag { verb: Verb::of(head.method().as_str().as_bytes()), route: 0 }
+    }
+}
+
 /// What all connections share: the application, the clock, the scoreboard, and memory for one turn.
 pub(crate) struct Core {
     pub(crate) service: Box<dyn Service>,
@@ -68,7 +83,7 @@ pub(crate) struct Core {
     /// `CLOCK_MONOTONIC` in nanoseconds, as it was read last.
     pub(crate) tick: u64,
     /// Statuses of answers given since `tick`, to be counted with the time they took.
-    pub(crate) answered: Vec<u16>,
+    pub(crate) answered: Vec<(Tag, u16)>,
 }
 
 impl Core {
@@ -112,10 +127,19 @@ impl Core {
         }
         let now = sys::clock::monotonic();
         let duration = now.saturating_sub(self.tick);
-        for status in self.answered.drain(..) {
-            self.block.finish(status, duration);
+        let mut answered = std::mem::take(&mut self.answered);
+        for (tag, status) in answered.drain(..) {
+            self.count(tag, status, duration);
         }
+        self.answered = answered;
         self.tick = now;
+    }
+
+    /// Counts one answer that took this many nanoseconds.
+    pub(crate) fn count(&self, tag: Tag, status: u16, duration_ns: u64) {
+        let Tag { verb, route } = tag;
+        let pattern = self.service.pattern(route);
+        self.block.finish(&Call { verb, route, pattern, status }, duration_ns);
     }
 
     /// A request could not be understood.
@@ -125,6 +149,7 @@ impl Core {
 
     /// A handler failed.
     pub(crate) fn report(&self, method: &[u8], path: &[u8], cause: &dyn Error) {
+        self.block.add(Counter::HandlerErrors, 1);
         let (method, path) = (method.escape_ascii(), path.escape_ascii());
         self.kernel
             .log

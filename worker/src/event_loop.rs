@@ -269,9 +269,13 @@ impl EventLoop {
     }
 
     fn close(&mut self, index: u32) {
-        let gone = self.connections.remove(index);
-        // It may hold a handler's task, whose end is the application's code.
-        if let Err(panic) = panics::catch(|| drop(gone)) {
+        let Some(mut gone) = self.connections.remove(index) else { return };
+        let core = &mut self.core;
+        // A request that was in hand is not any more. It may hold a handler's task, whose end is the application's code.
+        if let Err(panic) = panics::catch(|| {
+            gone.abandon(core);
+            drop(gone);
+        }) {
             self.core.kernel.log.error(format_args!("A handler's end failed: {}", panic.text()));
         }
         self.timers.cancel(index);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use logging::{Level, Target};
+use scoreboard::{Block, Counter};
 use shared::settings::{LogLevel, Settings};
 
 /// Longest wait for the log to take its last lines.
@@ -14,6 +15,8 @@ const LAST_LINES_WAIT_MAX: Duration = Duration::from_secs(1);
 pub struct Log {
     /// `None`: it cannot be opened, not even standard error; there is nowhere to say so.
     log: Option<logging::Log>,
+    /// Where lines of consequence are counted.
+    block: Option<Block<'static>>,
 }
 
 impl Log {
@@ -22,7 +25,7 @@ impl Log {
         let log = match settings.errorlog.as_deref() {
             None | Some("-") => Log::to_stderr(),
             Some(path) => match logging::Log::open(Target::File(path.into())) {
-                Ok(log) => Log { log: Some(log) },
+                Ok(log) => Log { log: Some(log), block: None },
                 Err(error) => {
                     let log = Log::to_stderr();
                     log.error(format_args!("Cannot open the error log {path}: {error}"));
@@ -37,7 +40,12 @@ impl Log {
     }
 
     pub(crate) fn to_stderr() -> Log {
-        Log { log: logging::Log::open(Target::Stderr).ok() }
+        Log { log: logging::Log::open(Target::Stderr).ok(), block: None }
+    }
+
+    /// The same log, its lines counted in `block`.
+    pub(crate) fn counted_in(self, block: Block<'static>) -> Log {
+        Log { block: Some(block), ..self }
     }
 
     /// Writes a line on which someone must act.
@@ -61,6 +69,15 @@ impl Log {
     }
 
     fn write(&self, level: Level, text: fmt::Arguments<'_>) {
+        let counter = match level {
+            Level::Debug | Level::Info => None,
+            Level::Warning => Some(Counter::LogWarning),
+            Level::Error => Some(Counter::LogError),
+            Level::Critical => Some(Counter::LogCritical),
+        };
+        if let (Some(block), Some(counter)) = (self.block, counter) {
+            block.add(counter, 1);
+        }
         if let Some(log) = &self.log {
             log.write(level, text);
         }

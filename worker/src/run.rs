@@ -57,7 +57,7 @@ fn serve<S: 'static>(
     let pid = std::process::id();
     crate::panics::install_hook();
     block.start(pid);
-    let log = Log::open(&settings);
+    let log = Log::open(&settings).counted_in(block);
     log.info(format_args!("Booting worker with pid: {pid}"));
     // Each connection is a descriptor; what the system denies shows when there is none left.
     let _ = sys::limits::raise_open_files();

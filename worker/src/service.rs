@@ -50,5 +50,10 @@ pub(crate) trait Service {
     fn admit(&self, head: &Head<'_>) -> Admission;
 
     /// Answers a request, or begins to.
-    fn call(&self, head: &Head<'_>, peer: &Peer, content: Content<'_>) -> Answer;
+    ///
+    /// Also says which route took it, 0 if none did.
+    fn call(&self, head: &Head<'_>, peer: &Peer, content: Content<'_>) -> (u16, Answer);
+
+    /// The pattern of the route with this number, for metrics.
+    fn pattern(&self, route: u16) -> &str;
 }

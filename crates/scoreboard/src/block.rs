@@ -3,11 +3,13 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::counters::{Counter, Counters, Gauge, Histogram};
+use crate::counters::{Counter, Counters, Gauge};
 use crate::layout::{
-    COUNTERS, GAUGES, GENERATION, HEARTBEAT, METHOD, METHOD_BYTES_MAX, PATH, PATH_BYTES_MAX, PEER,
-    PEER_BYTES_MAX, PEER_END, PID, SEQUENCE, SINCE, SLOT, STARTED, STATE,
+    CHILD, COUNTERS, GAUGES, GENERATION, HEARTBEAT, IN_USE, METHOD, PATH, PEER, PEER_END, PID,
+    SEQUENCE, SERIES, SINCE, SLOT, STANDING, STARTED, STATE,
 };
+use crate::series::{self, Call, Series};
+use crate::words;
 
 /// Tries to read a request that its writer is replacing, before a reader gives up.
 const READ_TRIES_MAX: usize = 64;
@@ -23,6 +25,16 @@ pub enum State {
     Draining,
 }
 
+impl State {
+    fn of(word: u64) -> State {
+        match word {
+            1 => State::Ready,
+            2 => State::Draining,
+            _ => State::Booting,
+        }
+    }
+}
+
 /// What a worker was doing when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestInHand {
@@ -30,7 +42,7 @@ pub struct RequestInHand {
     pub since: u64,
     /// Request method; what cannot be printed is replaced, as in the texts below.
     pub method: String,
-    /// Path without the query, cut at [`PATH_BYTES_MAX`] bytes.
+    /// Path without the query, cut at [`crate::PATH_BYTES_MAX`] bytes.
     pub path: String,
     /// Address of the client; empty when it has none.
     pub peer: String,
@@ -82,9 +94,9 @@ impl Block<'_> {
         self.put(SEQUENCE, sequence.wrapping_add(1) | 1);
         fence(Ordering::Release);
         self.put(SINCE, now);
-        self.put_text(METHOD, PATH, method);
-        self.put_text(PATH, PEER, path);
-        self.put_text(PEER, PEER_END, peer);
+        words::put_text(&self.words[METHOD..PATH], method);
+        words::put_text(&self.words[PATH..PEER], path);
+        words::put_text(&self.words[PEER..PEER_END], peer);
         self.words[SEQUENCE].store((sequence | 1).wrapping_add(1), Ordering::Release);
     }
 
@@ -93,12 +105,11 @@ impl Block<'_> {
         self.put(SINCE, 0);
     }
 
-    /// Counts a request as answered, with its status and how long it took.
-    pub fn finish(self, status: u16, duration_ns: u64) {
+    /// Counts a request as answered, and how long it took.
+    pub fn finish(self, call: &Call<'_>, duration_ns: u64) {
         self.add(Counter::RequestsDone, 1);
-        self.add(Counter::of_status(status), 1);
-        self.bump(COUNTERS + Histogram::word(duration_ns), 1);
-        self.bump(COUNTERS + Histogram::SUM, duration_ns);
+        self.add(Counter::of_status(call.status), 1);
+        series::count(&self.words[SERIES..], call, duration_ns);
     }
 
     fn put(self, word: usize, value: u64) {
@@ -108,23 +119,6 @@ impl Block<'_> {
     /// One writer: a load and a store, not a locked addition.
     fn bump(self, word: usize, more: u64) {
         self.put(word, self.get(word).wrapping_add(more));
-    }
-
-    fn put_text(self, start: usize, end: usize, text: &[u8]) {
-        let room = (end - start - 1) * 8;
-        let text = &text[..text.len().min(room)];
-        self.put(start, text.len() as u64);
-        for (word, part) in self.words[start + 1..end].iter().zip(text.chunks(8)) {
-            let value = match <[u8; 8]>::try_from(part) {
-                Ok(whole) => whole,
-                Err(_) => {
-                    let mut padded = [0; 8];
-                    padded[..part.len()].copy_from_slice(part);
-                    padded
-                }
-            };
-            word.store(u64::from_ne_bytes(value), Ordering::Relaxed);
-        }
     }
 }
 
@@ -152,10 +146,19 @@ impl<'a> Block<'a> {
         Block { words }
     }
 
-    /// Process id as the worker wrote it; 0: it has not begun.
+    /// Process id, as the worker wrote it or as the master knows it; 0: it has not begun.
     #[must_use]
     pub fn pid(self) -> u64 {
-        self.get(PID)
+        match self.get(PID) {
+            0 => self.get(CHILD),
+            pid => pid,
+        }
+    }
+
+    /// What the master thinks of it: also of a program that writes nothing here.
+    #[must_use]
+    pub fn standing(self) -> State {
+        State::of(self.get(STANDING))
     }
 
     /// Number of the slot it was spawned for.
@@ -179,11 +182,7 @@ impl<'a> Block<'a> {
     /// How far it has come.
     #[must_use]
     pub fn state(self) -> State {
-        match self.get(STATE) {
-            1 => State::Ready,
-            2 => State::Draining,
-            _ => State::Booting,
-        }
+        State::of(self.get(STATE))
     }
 
     /// `CLOCK_MONOTONIC` in nanoseconds of its last sign of life; 0: none yet.
@@ -204,6 +203,12 @@ impl<'a> Block<'a> {
         Counters::load(&self.words[COUNTERS..COUNTERS + Counter::COUNT])
     }
 
+    /// Reads the durations of its requests.
+    #[must_use]
+    pub fn series(self) -> Vec<Series> {
+        series::read(&self.words[SERIES..]).collect()
+    }
+
     /// Reads the request whose code is running, never half of one and half of another.
     ///
     /// `None`: there is none, or the worker died or is stuck while it wrote.
@@ -212,11 +217,8 @@ impl<'a> Block<'a> {
         for _ in 0..READ_TRIES_MAX {
             let before = self.words[SEQUENCE].load(Ordering::Acquire);
             let since = self.get(SINCE);
-            let texts = [
-                self.text(METHOD, METHOD_BYTES_MAX),
-                self.text(PATH, PATH_BYTES_MAX),
-                self.text(PEER, PEER_BYTES_MAX),
-            ];
+            let texts = [METHOD..PATH, PATH..PEER, PEER..PEER_END];
+            let texts = texts.map(|range| words::text(&self.words[range]));
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.get(SEQUENCE) == before {
                 let [method, path, peer] = texts;
@@ -231,15 +233,19 @@ impl<'a> Block<'a> {
         self.words[word].load(Ordering::Relaxed)
     }
 
-    fn text(self, start: usize, bytes_max: usize) -> String {
-        let length = (self.get(start) as usize).min(bytes_max);
-        let words = &self.words[start + 1..=start + bytes_max / 8];
-        let bytes = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes());
-        // Clients choose these bytes and the log shows them: nothing that moves a cursor or ends a line.
-        bytes
-            .take(length)
-            .map(|byte| if byte.is_ascii_graphic() { char::from(byte) } else { '?' })
-            .collect()
+    /// Whether it is handed out.
+    pub(crate) fn is_in_use(self) -> bool {
+        self.words[IN_USE].load(Ordering::Acquire) != 0
+    }
+
+    /// Says which process writes here: the master's part.
+    pub fn set_child(self, pid: u32) {
+        self.put(CHILD, u64::from(pid));
+    }
+
+    /// Says what the master thinks of the process: the master's part.
+    pub fn set_standing(self, standing: State) {
+        self.put(STANDING, standing as u64);
     }
 
     /// Prepares the block for a new process: the master's part, before the worker exists.
@@ -250,5 +256,12 @@ impl<'a> Block<'a> {
         self.put(SLOT, slot);
         self.put(GENERATION, generation);
         self.put(STARTED, sys::clock::monotonic());
+        // Whoever sees it handed out sees it clean.
+        self.words[IN_USE].store(1, Ordering::Release);
+    }
+
+    /// Marks it as not handed out, so that nobody looks at it: the master's part.
+    pub(crate) fn close(self) {
+        self.put(IN_USE, 0);
     }
 }

@@ -51,11 +51,18 @@ pub enum Counter {
     DatabaseConnectFailures,
     DatabaseQueries,
     DatabaseQueryFailures,
+    LogCritical,
+    LogError,
+    LogWarning,
+    /// Errors of handlers, panics included; each is an error line too.
+    HandlerErrors,
+    /// Written by the master when the worker has ended; of the living, `/proc` knows.
+    CpuNanoseconds,
 }
 
 impl Counter {
     /// Every counter, in the order of its word.
-    pub const ALL: [Counter; 21] = [
+    pub const ALL: [Counter; 26] = [
         Counter::ConnectionsAccepted,
         Counter::RequestsStarted,
         Counter::RequestsDone,
@@ -77,9 +84,13 @@ impl Counter {
         Counter::DatabaseConnectFailures,
         Counter::DatabaseQueries,
         Counter::DatabaseQueryFailures,
+        Counter::LogCritical,
+        Counter::LogError,
+        Counter::LogWarning,
+        Counter::HandlerErrors,
+        Counter::CpuNanoseconds,
     ];
-    /// Words that are folded: the counters, then the histogram of request durations.
-    pub(crate) const COUNT: usize = Counter::ALL.len() + Histogram::WORDS;
+    pub(crate) const COUNT: usize = Counter::ALL.len();
 
     /// The counter of responses with this status; outside 100 to 599 it counts as 5xx.
     #[must_use]
@@ -130,13 +141,37 @@ pub struct Histogram {
 
 impl Histogram {
     const BUCKETS: usize = LATENCY_BOUNDS_NS.len() + 1;
-    /// The buckets, then the sum in nanoseconds.
-    const WORDS: usize = Histogram::BUCKETS + 1;
-    pub(crate) const SUM: usize = Counter::ALL.len() + Histogram::BUCKETS;
+    /// The sum in nanoseconds, then the buckets: those of quick requests share its cache line.
+    pub(crate) const WORDS: usize = 1 + Histogram::BUCKETS;
 
-    /// Word, from the first counter on, of the bucket for this duration.
+    /// No requests.
+    pub const ZERO: Histogram = Histogram { counts: [0; Histogram::BUCKETS], sum: Duration::ZERO };
+
+    /// Number of all requests in it.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+    }
+
+    /// Adds `other` to this one.
+    pub fn add(&mut self, other: &Histogram) {
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count = count.wrapping_add(more);
+        }
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    /// Word, from the sum on, of the bucket for this duration.
     pub(crate) fn word(duration_ns: u64) -> usize {
-        Counter::ALL.len() + LATENCY_BOUNDS_NS.partition_point(|&bound| bound < duration_ns)
+        1 + LATENCY_BOUNDS_NS.partition_point(|&bound| bound < duration_ns)
+    }
+
+    pub(crate) fn load(from: &[AtomicU64]) -> Histogram {
+        let mut words = from.iter().map(|word| word.load(Ordering::Relaxed));
+        let sum = Duration::from_nanos(words.next().unwrap_or(0));
+        let mut counts = [0; Histogram::BUCKETS];
+        counts.iter_mut().zip(words).for_each(|(count, word)| *count = word);
+        Histogram { counts, sum }
     }
 }
 
@@ -156,12 +191,8 @@ impl Counters {
         self.words[counter as usize]
     }
 
-    /// Reads the durations of requests.
-    #[must_use]
-    pub fn durations(&self) -> Histogram {
-        let mut counts = [0; Histogram::BUCKETS];
-        counts.copy_from_slice(&self.words[Counter::ALL.len()..Histogram::SUM]);
-        Histogram { counts, sum: Duration::from_nanos(self.words[Histogram::SUM]) }
+    pub(crate) fn set(&mut self, counter: Counter, value: u64) {
+        self.words[counter as usize] = value;
     }
 
     /// Adds `other` to this one. Wraps, as counters do: a worker may have written anything.
@@ -202,10 +233,9 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_its_upper_bound() {
-        let first = Counter::ALL.len();
-        assert_eq!(Histogram::word(0), first);
-        assert_eq!(Histogram::word(100_000), first);
-        assert_eq!(Histogram::word(100_001), first + 1);
-        assert_eq!(Histogram::word(u64::MAX), first + LATENCY_BOUNDS_NS.len());
+        assert_eq!(Histogram::word(0), 1);
+        assert_eq!(Histogram::word(100_000), 1);
+        assert_eq!(Histogram::word(100_001), 2);
+        assert_eq!(Histogram::word(u64::MAX), Histogram::WORDS - 1);
     }
 }

@@ -4,12 +4,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use scoreboard::{Counter, Gauge, PATH_BYTES_MAX, Scoreboard, State};
+use scoreboard::{Call, Counter, Gauge, PATH_BYTES_MAX, SERIES_MAX, Scoreboard, State, Verb};
 
 fn pair(blocks: usize) -> (Scoreboard, Scoreboard) {
     let ours = Scoreboard::create(blocks).expect("created");
     let theirs = Scoreboard::open(ours.share().expect("a copy")).expect("opened");
     (ours, theirs)
+}
+
+fn call(pattern: &str, route: u16, status: u16) -> Call<'_> {
+    Call { verb: Verb::of(b"GET"), route, pattern, status }
 }
 
 #[test]
@@ -20,24 +24,84 @@ fn counters_of_the_dead_stay_in_the_totals() {
     block.start(4242);
     block.add(Counter::ConnectionsAccepted, 3);
     block.set(Gauge::ConnectionsIdle, 2);
-    block.finish(200, 90_000);
-    block.finish(503, 3_000_000);
+    block.finish(&call("/json", 1, 200), 90_000);
+    block.finish(&call("/json", 1, 503), 3_000_000);
     assert_eq!(master.gauge(Gauge::ConnectionsIdle), 2);
     let alive = master.totals();
 
-    let last = master.release(index);
+    let last = master.release(index, 0);
     assert_eq!(last.get(Counter::RequestsDone), 2);
     assert_eq!(master.totals(), alive, "a death must not change what was counted");
     assert_eq!(master.gauge(Gauge::ConnectionsIdle), 0, "gauges die with their worker");
     assert_eq!(alive.get(Counter::Responses2xx), 1);
     assert_eq!(alive.get(Counter::Responses5xx), 1);
-    let durations = alive.durations();
+    let durations = master.durations();
     assert_eq!((durations.counts[0], durations.counts[5]), (1, 1));
     assert_eq!(durations.sum.as_nanos(), 3_090_000);
 
     // Twice is a mistake of the caller, not a way to count twice.
-    assert_eq!(master.release(index).get(Counter::RequestsDone), 0);
+    assert_eq!(master.release(index, 0).get(Counter::RequestsDone), 0);
     assert_eq!(master.totals(), alive);
+}
+
+#[test]
+fn slots_and_routes_go_on_where_their_dead_ended() {
+    let (mut master, worker) = pair(2);
+    // Another build of the application numbers its routes otherwise.
+    for (generation, number) in [(1, 1), (2, 7)] {
+        let index = master.acquire(3, generation).expect("free");
+        let block = worker.block(index).expect("valid");
+        block.finish(&call("/users/{id}", number, 200), 90_000);
+        block.finish(&call("/users/{id}", number, 404), 90_000);
+        block.add(Counter::BusyNanoseconds, 50);
+        let seen = worker.snapshot();
+        let ok = seen.series.iter().find(|series| series.status == 200).expect("counted");
+        assert_eq!((ok.verb.name(), ok.route.as_str()), ("GET", "/users/{id}"));
+        assert_eq!(ok.durations.count(), generation);
+        assert_eq!((seen.slots.len(), seen.slots[3].requests), (4, 2 * generation));
+        if generation == 1 {
+            master.release(index, 1_000);
+        }
+    }
+    let seen = worker.snapshot();
+    assert_eq!(seen.slots[3].cpu_ns, 1_000);
+    assert_eq!((seen.slots[3].busy_ns, seen.slots[3].spawns), (100, 2));
+    assert_eq!(seen.workers.len(), 1, "the dead are not listed");
+}
+
+#[test]
+fn no_number_of_series_loses_a_request() {
+    let (mut master, worker) = pair(1);
+    for generation in 0..12 {
+        let index = master.acquire(0, generation).expect("free");
+        for route in 0..300 {
+            let pattern = format!("/{generation}/{route}");
+            worker.block(index).expect("valid").finish(&call(&pattern, route, 200), 1);
+        }
+        let seen = master.snapshot();
+        let count: u64 = seen.series.iter().map(|series| series.durations.count()).sum();
+        assert_eq!(count, 300 * (generation + 1));
+        assert!(seen.workers[0].counters.get(Counter::RequestsDone) == 300);
+        master.release(index, 0);
+        assert_eq!(master.durations().count(), count);
+    }
+    assert!(master.snapshot().series.len() <= 1024 + SERIES_MAX);
+}
+
+#[test]
+fn what_the_master_says_is_seen_by_others() {
+    use scoreboard::{Fact, ListenerFacts, Phase};
+    let (master, reader) = pair(1);
+    master.master().set_phase(Phase::Stopping);
+    master.master().count(Fact::Spawns);
+    let listener = |name: &str, length| ListenerFacts { name: name.into(), length, limit: 2048 };
+    let both = [listener("http://127.0.0.1:8000", 3), listener("unix:/run/x.sock", 0)];
+    master.master().set_listeners(both.clone().into_iter());
+    assert_eq!(reader.master().phase(), Phase::Stopping);
+    assert_eq!(reader.master().get(Fact::Spawns), 1);
+    assert_eq!(reader.master().listeners(), both);
+    master.master().set_listeners((0..100).map(|_| listener("x", 0)));
+    assert_eq!(reader.master().listeners().len(), scoreboard::LISTENERS_MAX);
 }
 
 #[test]
@@ -49,7 +113,7 @@ fn a_new_process_finds_its_block_clean() {
     block.start(1);
     block.set_state(State::Draining);
     block.begin(7, b"GET", b"/old", b"");
-    master.release(first);
+    master.release(first, 0);
 
     let second = master.acquire(5, 2).expect("free again");
     let block = master.block(second).expect("valid");
@@ -114,8 +178,8 @@ fn totals_never_fall_while_workers_come_and_go() {
         scope.spawn(|| {
             for generation in 0..20_000 {
                 let index = master.acquire(0, generation).expect("free");
-                master.block(index).expect("valid").finish(200, 1_000);
-                master.release(index);
+                master.block(index).expect("valid").finish(&call("/json", 1, 200), 1_000);
+                master.release(index, 0);
             }
             done.store(true, Ordering::SeqCst);
         });
@@ -147,7 +211,7 @@ fn strange_memory_is_refused_and_scribbling_is_harmless() {
     assert_eq!(block.state(), State::Booting);
     assert_eq!(block.request_in_hand(), None);
     let _ = master.totals();
-    master.release(index);
+    master.release(index, 0);
     assert!(master.block(2).is_none());
     assert!(Scoreboard::open(master.share().expect("a copy")).is_err());
 }

@@ -61,10 +61,13 @@ impl Connection {
                 core.block.add(Counter::RefusedHeaderTimeout, 1);
                 self.refuse(Refusal::new(408, ""), Exchange::UNKNOWN, core);
             }
-            State::Gathering(_) => self.refuse_body(BodyError::TimedOut, Exchange::UNKNOWN, core),
+            State::Gathering(gathering) => {
+                let tag = gathering.tag;
+                self.refuse_body(BodyError::TimedOut, Exchange::UNKNOWN, tag, core);
+            }
             State::Handling(handling) => {
                 core.warn_timed_out(handling.label.method(), handling.label.path());
-                core.answered.push(504);
+                core.answered.push((handling.tag, 504));
                 let exchange = Exchange { keep_alive: false, ..handling.exchange };
                 self.refuse(Refusal::new(504, ""), exchange, core);
             }

@@ -8,7 +8,7 @@ use scoreboard::Counter;
 use super::{Connection, Gathering, Incoming, OUTPUT_HIGH_BYTES, SKIP_BYTES_MAX, State};
 use crate::body::{BodyError, Channel};
 use crate::buffer::Buffer;
-use crate::core::Core;
+use crate::core::{Core, Tag};
 use crate::service::{Admission, Content};
 
 impl Connection {
@@ -137,7 +137,7 @@ impl Connection {
         match core.service.admit(head) {
             Admission::Gather { bytes_max } => {
                 if matches!(head.framing(), Framing::Length(length) if bytes_max < length) {
-                    return self.refuse_body(BodyError::TooLarge, exchange, core);
+                    return self.refuse_body(BodyError::TooLarge, exchange, Tag::of(head), core);
                 }
                 if head.expect_continue() {
                     self.output.obtain().extend_from_slice(http1::CONTINUE);
@@ -146,8 +146,13 @@ impl Connection {
                 copy.extend_from_slice(raw);
                 let decoder = incoming.decoder;
                 let body = Buffer::new();
-                self.state =
-                    State::Gathering(Box::new(Gathering { head: copy, decoder, body, bytes_max }));
+                self.state = State::Gathering(Box::new(Gathering {
+                    head: copy,
+                    decoder,
+                    body,
+                    bytes_max,
+                    tag: Tag::of(head),
+                }));
                 self.state_deadline = core.after(core.limits.body);
             }
             Admission::Stream { bytes_max } => {
@@ -166,17 +171,18 @@ impl Connection {
 
     fn feed_gathering(&mut self, bytes: &[u8], core: &mut Core) -> usize {
         let State::Gathering(gathering) = &mut self.state else { return 0 };
+        let tag = gathering.tag;
         let step = match gathering.decoder.decode(bytes) {
             Ok(step) => step,
             Err(error) => {
                 core.warn_invalid(&self.peer_text, &error);
-                self.refuse_body(BodyError::Malformed, Exchange::UNKNOWN, core);
+                self.refuse_body(BodyError::Malformed, Exchange::UNKNOWN, tag, core);
                 return bytes.len();
             }
         };
         let (consumed, is_done) = (step.consumed, step.done);
         if gathering.bytes_max < (gathering.body.len() + step.data.len()) as u64 {
-            self.refuse_body(BodyError::TooLarge, Exchange::UNKNOWN, core);
+            self.refuse_body(BodyError::TooLarge, Exchange::UNKNOWN, tag, core);
             return bytes.len();
         }
         gathering.body.extend_from_slice(&bytes[step.data]);

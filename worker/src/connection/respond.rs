@@ -9,7 +9,7 @@ use scoreboard::Counter;
 
 use super::{Connection, Handling, Incoming, LINGER, Label, State};
 use crate::body::BodyError;
-use crate::core::Core;
+use crate::core::{Core, Tag};
 use crate::executor::TaskWaker;
 use crate::panics;
 use crate::response::Response;
@@ -25,12 +25,17 @@ impl Connection {
         body: Option<Incoming>,
         core: &mut Core,
     ) {
+        let mut tag = Tag::of(head);
         let called = panics::catch(|| core.service.call(head, &self.peer, content));
+        let called = called.map(|(route, answer)| {
+            tag.route = route;
+            answer
+        });
         let response = match called {
             Ok(Answer::Now(response)) => response,
             Ok(Answer::Later(task)) => {
                 let (since, label) = (core.tick, Label::of(head));
-                self.state = State::Handling(Handling { task, exchange, since, label, body });
+                self.state = State::Handling(Handling { task, exchange, since, label, tag, body });
                 self.state_deadline = core.after(core.limits.request);
                 return self.poll(core);
             }
@@ -41,7 +46,7 @@ impl Connection {
         }
         let status = self.answer(response, exchange, body, core);
         // Counted when the connection has had its turn: the clock is read once for all its answers.
-        core.answered.push(status);
+        core.answered.push((tag, status));
     }
 
     /// Polls the handler's task, and answers if it is done.
@@ -76,7 +81,7 @@ impl Connection {
             Ok(Poll::Ready(response)) => response,
             Err(panic) => panicked(&panic),
         };
-        let State::Handling(Handling { task, exchange, since, label, body }) =
+        let State::Handling(Handling { task, exchange, since, label, tag, body }) =
             std::mem::replace(&mut self.state, State::Dead)
         else {
             return;
@@ -91,7 +96,7 @@ impl Connection {
         }
         let status = self.answer(response, exchange, body, core);
         let now = sys::clock::monotonic();
-        core.block.finish(status, now.saturating_sub(since));
+        core.count(tag, status, now.saturating_sub(since));
         core.tick = now;
     }
 
@@ -160,6 +165,7 @@ impl Connection {
         &mut self,
         error: BodyError,
         mut exchange: Exchange,
+        tag: Tag,
         core: &mut Core,
     ) {
         core.block.add(
@@ -171,7 +177,7 @@ impl Connection {
             1,
         );
         core.block.let_go();
-        core.answered.push(error.status());
+        core.answered.push((tag, error.status()));
         exchange.keep_alive = false;
         self.refuse(Refusal::new(error.status(), ""), exchange, core);
     }
