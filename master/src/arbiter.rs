@@ -8,6 +8,7 @@ mod act;
 mod boot;
 mod companion;
 mod departure;
+mod facts;
 mod hear;
 mod manager;
 mod reload;
@@ -81,6 +82,8 @@ pub struct Arbiter {
     generations: BTreeMap<u32, Generation>,
     last_generation: u32,
     companion: Option<Companion>,
+    /// When the listeners' queues are looked at again.
+    queues_at: Instant,
     reload: ReloadBook,
     stop: Option<StopBook>,
     pidfile: Option<PidFile>,
@@ -101,6 +104,8 @@ impl Arbiter {
             self.look_for_wear();
             self.act();
             self.tend_companion();
+            self.sample_queues(Instant::now());
+            self.publish();
             if let Some(code) = self.is_over() {
                 return self.leave(code);
             }

@@ -3,8 +3,10 @@
 //! A line is gunicorn's first words where operators search for them, then `key=value`. Lines of a crash loop are thinned
 //! out: the first few and then ever fewer, each with its count.
 
+use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use logging::{Level, Log, Target};
@@ -20,6 +22,17 @@ const FLUSH_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Journal {
     log: Log,
+    /// Lines of consequence so far, whoever wrote them.
+    grave: Rc<Cell<GraveLines>>,
+}
+
+/// Numbers of lines that were logged.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs)] // The names say it.
+pub struct GraveLines {
+    pub warnings: u64,
+    pub errors: u64,
+    pub criticals: u64,
 }
 
 impl Journal {
@@ -33,7 +46,7 @@ impl Journal {
             None | Some("-") => Target::Stderr,
             Some(path) => Target::File(PathBuf::from(path)),
         };
-        let journal = Journal { log: Log::open(target)? };
+        let journal = Journal { log: Log::open(target)?, grave: Rc::default() };
         journal.reconfigure(settings);
         Ok(journal)
     }
@@ -89,16 +102,19 @@ impl Journal {
 
     /// We acted.
     pub fn warning(&self, line: &str) {
+        self.count(|grave| grave.warnings += 1);
         self.log.write_line(Level::Warning, line);
     }
 
     /// Someone must act.
     pub fn error(&self, line: &str) {
+        self.count(|grave| grave.errors += 1);
         self.log.write_line(Level::Error, line);
     }
 
     /// A worker was lost, or the server is.
     pub fn critical(&self, line: &str) {
+        self.count(|grave| grave.criticals += 1);
         self.log.write_line(Level::Critical, line);
     }
 
@@ -110,8 +126,19 @@ impl Journal {
 
     /// A failure in a crash loop that has come to `failures`.
     pub fn repeated_error(&self, failures: u32, line: &str) {
-        self.log
-            .write_line(if is_worth_a_line(failures) { Level::Error } else { Level::Debug }, line);
+        if is_worth_a_line(failures) { self.error(line) } else { self.debug(line) }
+    }
+
+    /// Numbers of lines of consequence so far.
+    #[must_use]
+    pub fn grave_lines(&self) -> GraveLines {
+        self.grave.get()
+    }
+
+    fn count(&self, change: impl FnOnce(&mut GraveLines)) {
+        let mut grave = self.grave.get();
+        change(&mut grave);
+        self.grave.set(grave);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::time::Duration;
 
 use sys::Pid;
 
@@ -51,6 +52,25 @@ fn state(stat: &str) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
+/// The kernel's unit of processor time in `/proc`, whatever its own tick is.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Processor time that `pid` has taken, also of a process that has ended and was not reaped. Zero: unknown.
+#[must_use]
+pub fn cpu_time(pid: Pid) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.ok().and_then(|stat| ticks(&stat)).map_or(Duration::ZERO, |ticks| {
+        Duration::from_millis(ticks.saturating_mul(1_000 / TICKS_PER_SECOND))
+    })
+}
+
+/// Fields 14 and 15 of `/proc/PID/stat`: time in the program and in the kernel.
+fn ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    Some(user + fields.next()?.parse::<u64>().ok()?)
+}
+
 /// As it stands in a log line, with a blank before each.
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,5 +98,12 @@ mod tests {
         assert_eq!(rss(Pid::from_raw(i32::MAX)), None);
         assert_eq!(Facts::of(Pid::from_raw(i32::MAX)), Facts::default());
         assert_eq!(state("1 (a) b) D 2"), Some('D'));
+    }
+
+    #[test]
+    fn processor_time_is_of_program_and_kernel() {
+        assert_eq!(ticks("7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 250 50 0 0 20 0"), Some(300));
+        assert_eq!(ticks("7 (a"), None);
+        assert_eq!(cpu_time(Pid::from_raw(i32::MAX)), Duration::ZERO);
     }
 }

@@ -14,6 +14,7 @@ use sys::pidfd::Exit;
 use sys::spawn::{Child, Credentials, Spawn, Step};
 use sys::{Pid, Signal};
 
+use crate::fleet::DrainReason;
 use crate::wear::Wear;
 
 /// Variables that a child must not inherit: they are between us and whoever started us.
@@ -135,6 +136,8 @@ pub struct Process {
     pub is_ready: bool,
     /// When it is to be replaced although nothing is wrong with it.
     pub wear: Wear,
+    /// Why it was asked to drain.
+    pub drained_because: Option<DrainReason>,
     /// What it last said about itself; with a failed boot, why.
     pub status: Option<String>,
 }
@@ -195,6 +198,7 @@ impl Process {
             ready_at: None,
             is_ready: false,
             wear: Wear::default(),
+            drained_because: None,
             status: None,
         })
     }

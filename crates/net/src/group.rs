@@ -111,8 +111,18 @@ impl ListenerGroup {
     /// Connections that wait for `accept` on all shards, where the kernel tells.
     #[must_use]
     pub fn queue_length(&self) -> Option<u32> {
+        self.sum_queues(|queue| queue.length)
+    }
+
+    /// Connections that may wait on all shards, where the kernel tells.
+    #[must_use]
+    pub fn queue_limit(&self) -> Option<u32> {
+        self.sum_queues(|queue| queue.limit)
+    }
+
+    fn sum_queues(&self, part: impl Fn(sys::socket::Queue) -> u32) -> Option<u32> {
         self.shards.iter().try_fold(0, |sum: u32, shard| {
-            Some(sum.saturating_add(sys::socket::queue(shard).ok()??.length))
+            Some(sum.saturating_add(part(sys::socket::queue(shard).ok()??)))
         })
     }
 

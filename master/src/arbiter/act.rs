@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use scoreboard::Counter;
+use scoreboard::{Counter, Fact};
 use shared::contract::Order;
 use sys::Signal;
 
@@ -65,12 +65,17 @@ impl Arbiter {
                 let line =
                     format!("Booting worker with pid: {pid} slot={slot} generation={generation}");
                 self.journal.repeated(failures, &line);
+                self.scoreboard.master().count(Fact::Spawns);
+                if let Some(block) = block.and_then(|block| self.scoreboard.block(block)) {
+                    block.set_child(pid.as_raw().unsigned_abs());
+                }
                 self.processes.insert(id, process);
                 self.fleet.spawned(slot, Worker { id, generation, since: now });
             }
             Err(error) => {
+                self.scoreboard.master().count(Fact::SpawnFailures);
                 if let Some(block) = block {
-                    self.scoreboard.release(block);
+                    self.scoreboard.release(block, 0);
                 }
                 let wait = self.fleet.spawn_failed(slot, now, fastrand::f64()).as_secs_f64();
                 let line =
@@ -113,7 +118,8 @@ impl Arbiter {
 
     fn drain(&mut self, id: Id, reason: DrainReason, now: Instant) {
         let deadline = now + self.fleet.limits.graceful_timeout;
-        if let Some(process) = self.processes.get(&id) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.drained_because = Some(reason);
             let reason = match reason {
                 DrainReason::Replaced => "replaced",
                 DrainReason::Surplus => "surplus",

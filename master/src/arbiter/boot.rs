@@ -107,6 +107,7 @@ impl Arbiter {
             generations: BTreeMap::new(),
             last_generation: 0,
             companion: None,
+            queues_at: now,
             reload: ReloadBook::default(),
             stop: None,
             pidfile,
@@ -115,6 +116,7 @@ impl Arbiter {
             oom_kills: OomKills::find(),
             boot_codes: Vec::new(),
         };
+        arbiter.introduce();
         arbiter.set_title(&generation);
         arbiter.report_listening(&generation);
         let wants_companion = generation.wants_embedded();

@@ -1,6 +1,7 @@
 //! The end of a process: why, what it means, and who has to know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use scoreboard::Counter;
 use shared::contract::Order;
@@ -20,6 +21,8 @@ impl Arbiter {
     /// Collects a child that has ended.
     pub(super) fn bury(&mut self, id: Id) {
         let Some(process) = self.processes.get(&id) else { return };
+        // Of a process that was reaped, nothing is known any more.
+        let cpu = process.block.map_or(Duration::ZERO, |_| crate::proc::cpu_time(process.pid()));
         let ended = match process.reap() {
             Ok(None) => return,
             Ok(Some(exit)) => Some(exit),
@@ -28,8 +31,10 @@ impl Arbiter {
         };
         let request = self.request_in_hand(process);
         let Some(process) = self.processes.remove(&id) else { return };
-        let requests =
-            process.block.map(|block| self.scoreboard.release(block).get(Counter::RequestsDone));
+        let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(0);
+        let requests = process
+            .block
+            .map(|block| self.scoreboard.release(block, cpu_ns).get(Counter::RequestsDone));
         let Some(slot) = process.slot else {
             self.companion_ended(id, &process, ended);
             return;
@@ -51,6 +56,7 @@ impl Arbiter {
         }
         if let Some((_, departure)) = departure {
             self.report_end(&process, ended, departure, &details, &request);
+            self.count_exit(&process, ended, departure);
             if let Departure::BootFailed { .. } = departure {
                 self.boot_codes.push(match ended {
                     Some(Exit::Code(exit::APP_LOAD)) => exit::APP_LOAD,

@@ -133,6 +133,7 @@ impl Arbiter {
 
     pub(super) fn finish_reload(&mut self, now: Instant) {
         self.fleet.end_reload();
+        self.count_reload(true);
         let took_ms = self.took_ms(now);
         let (generation, workers) = (self.fleet.generation, self.fleet.target);
         self.journal
@@ -154,6 +155,7 @@ impl Arbiter {
     fn reload_failed(&mut self, why: &str) {
         let now = self.now();
         self.fleet.end_reload();
+        self.count_reload(false);
         let (serving, took_ms) = (self.fleet.serving(), self.took_ms(now));
         let generation = self.fleet.generation;
         self.journal.error(&format!(

@@ -92,6 +92,8 @@ impl Arbiter {
 
     fn begin_stop(&mut self, code: i32, is_quick: bool, longest: Duration) {
         self.stop = Some(StopBook { code, is_quick, give_up_at: None });
+        // Readiness fails before anything else changes.
+        self.publish();
         self.fleet.end_reload();
         self.manager.tell_stopping(longest + KILLED_WAIT_MAX);
     }
