@@ -86,6 +86,8 @@ step() {
     set -e
     if [ $code = 0 ]; then
         say "ok    $text ($((SECONDS - began)) s)"
+        # A step that could do nothing here says so.
+        grep '^skipped' "$log" || true
     else
         say "FAIL  $text"
         cat "$log"
