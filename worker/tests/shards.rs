@@ -113,7 +113,7 @@ fn workers_come_and_go_without_a_lost_request() {
                     let mut kept = Client::to(address);
                     while !kept.get("/hello/you").expect(200).closes() {
                         let count = answered.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                        if count % 50 == 0 {
+                        if count.is_multiple_of(50) {
                             break;
                         }
                     }
