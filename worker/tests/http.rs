@@ -169,6 +169,21 @@ fn a_client_that_expects_it_is_asked_for_its_body() {
 }
 
 #[test]
+fn a_body_that_is_cut_short_is_never_handled() {
+    let worker = start(example("features"), |_| ());
+    for path in ["/echo", "/hello/x"] {
+        let mut client = worker.connect();
+        client.send(&format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfour"));
+        client.half_close();
+        let rest = client.rest();
+        assert!(!rest.contains("200 OK"), "{path}: {rest}");
+    }
+    // The bytes that came are not taken for a request of the next client either.
+    worker.get("/hello/after").expect(200);
+    worker.stop();
+}
+
+#[test]
 fn an_unread_body_is_never_taken_for_a_request() {
     let worker = start(example("features"), |_| ());
     let inner = "GET /hello/smuggled HTTP/1.1\r\nHost: a\r\n\r\n";

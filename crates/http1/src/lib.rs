@@ -1,6 +1,6 @@
-//! HTTP/1.1 without I/O: request heads, body framing, response writing and the life of a connection.
+//! HTTP/1.1 without I/O: request heads, body framing and response writing.
 //!
-//! - Nothing here touches a socket, a clock, a global or a log: bytes and the time are handed in, verdicts come out.
+//! - Nothing here touches a socket, a clock, a global or a log: bytes are handed in, verdicts come out.
 //! - Strict where request smuggling lives. Where RFC 9112 asks for more than gunicorn, the RFC wins.
 //! - Every verdict is the same however the bytes were split: a prefix is [`Parsed::Partial`] or has the same verdict.
 //! - Nothing panics on input, and nothing on the path of an ordinary request allocates.
@@ -22,7 +22,6 @@
 mod body;
 mod body_writer;
 mod chars;
-pub mod conn;
 mod error;
 mod head;
 mod interpret;
