@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use sys::Pid;
+
 use crate::addr::BindAddr;
 
 /// How listening sockets are made.
@@ -72,6 +74,17 @@ impl BindError {
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrInUse
+    }
+
+    /// Processes that listen on the port, as far as we may see: whom to ask, or to end, when the address is in use.
+    ///
+    /// Walks `/proc`, so ask once per failure that will be reported.
+    #[must_use]
+    pub fn holders(&self) -> Vec<(Pid, String)> {
+        match &self.addr {
+            BindAddr::Tcp { port, .. } if self.is_in_use() => crate::holder::of_port(*port),
+            _ => Vec::new(),
+        }
     }
 
     /// The address is none of this machine's, or cannot be found: trying again will not help soon.

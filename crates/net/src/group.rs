@@ -2,7 +2,8 @@
 //!
 //! The first shard is bound and made to listen *without* SO_REUSEPORT, so any other holder of the port is an error, even
 //! one that starts at the same moment; only then is it opened for the others to join. A probe that is closed again
-//! would leave a gap in which two servers could both succeed and share the port without knowing.
+//! would leave a gap in which two servers could both succeed and share the port without knowing. Seen to work on
+//! Linux 6.18; where the option comes too late after the first bind, that gap is accepted.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -198,29 +199,57 @@ fn bind_tcp(
     shards: usize,
     options: &BindOptions,
 ) -> Result<Vec<OwnedFd>, BindError> {
-    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
     let first = tcp_socket(at, address)?;
-    first.bind(&address.into()).map_err(|error| at.error(BindStep::Bind, error))?;
-    first.listen(backlog).map_err(|error| at.error(BindStep::Listen, error))?;
+    bind_one(at, &first, address)?;
+    listen_one(at, &first, options)?;
     if shards == 1 {
         return Ok(vec![first.into()]);
     }
     let chosen = LocalAddr::of(&first.as_fd()).ok().and_then(|address| address.ip());
-    let mut sockets = vec![first];
-    for _ in 1..shards {
-        sockets.push(tcp_socket(at, address)?);
+    let address = chosen.unwrap_or(address);
+    share_port(at, &first)?;
+    match join(at, address, shards - 1, options) {
+        Ok(others) => Ok([first].into_iter().chain(others).map(OwnedFd::from).collect()),
+        // A system that wants the option before the first bind. Whoever else was there has been found above.
+        Err(error) if error.is_in_use() => {
+            drop(first);
+            Ok(join(at, address, shards, options)?.into_iter().map(OwnedFd::from).collect())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds `count` sockets to the group of `address`, or begins it: all are bound before the first one listens.
+fn join(
+    at: &At<'_>,
+    address: SocketAddr,
+    count: usize,
+    options: &BindOptions,
+) -> Result<Vec<Socket>, BindError> {
+    let mut sockets = Vec::with_capacity(count);
+    for _ in 0..count {
+        let socket = tcp_socket(at, address)?;
+        share_port(at, &socket)?;
+        bind_one(at, &socket, address)?;
+        sockets.push(socket);
     }
     for socket in &sockets {
-        socket.set_reuse_port(true).map_err(|error| at.error(BindStep::Socket, error))?;
+        listen_one(at, socket, options)?;
     }
-    for socket in &sockets[1..] {
-        let address = chosen.unwrap_or(address);
-        socket.bind(&address.into()).map_err(|error| at.error(BindStep::Bind, error))?;
-    }
-    for socket in &sockets[1..] {
-        socket.listen(backlog).map_err(|error| at.error(BindStep::Listen, error))?;
-    }
-    Ok(sockets.into_iter().map(OwnedFd::from).collect())
+    Ok(sockets)
+}
+
+fn bind_one(at: &At<'_>, socket: &Socket, address: SocketAddr) -> Result<(), BindError> {
+    socket.bind(&address.into()).map_err(|error| at.error(BindStep::Bind, error))
+}
+
+fn listen_one(at: &At<'_>, socket: &Socket, options: &BindOptions) -> Result<(), BindError> {
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    socket.listen(backlog).map_err(|error| at.error(BindStep::Listen, error))
+}
+
+fn share_port(at: &At<'_>, socket: &Socket) -> Result<(), BindError> {
+    socket.set_reuse_port(true).map_err(|error| at.error(BindStep::Socket, error))
 }
 
 fn tcp_socket(at: &At<'_>, address: SocketAddr) -> Result<Socket, BindError> {
@@ -229,4 +258,26 @@ fn tcp_socket(at: &At<'_>, address: SocketAddr) -> Result<Socket, BindError> {
         .map_err(|error| at.error(BindStep::Socket, error))?;
     socket.set_reuse_address(true).map_err(|error| at.error(BindStep::Socket, error))?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_can_also_be_made_the_old_way() {
+        let addr: BindAddr = "127.0.0.1:0".parse().expect("an address");
+        let free = ListenerGroup::bind(&addr, 1, &BindOptions::default()).expect("bound");
+        let address = free.addr().ip().expect("TCP");
+        drop(free);
+        let sockets = join(&At(&addr), address, 3, &BindOptions::default()).expect("bound");
+        let clients: Vec<_> =
+            (0..200).map(|_| std::net::TcpStream::connect(address).expect("connected")).collect();
+        let queues: Vec<u32> = sockets
+            .iter()
+            .map(|socket| sys::socket::queue(socket).expect("a socket").expect("TCP").length)
+            .collect();
+        assert_eq!(queues.iter().sum::<u32>() as usize, clients.len());
+        assert!(queues.iter().all(|&length| length > 20), "{queues:?}");
+    }
 }

@@ -23,6 +23,7 @@
 mod addr;
 mod bind;
 mod group;
+mod holder;
 pub mod inherit;
 mod listener;
 pub mod notify;

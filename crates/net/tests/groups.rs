@@ -60,7 +60,11 @@ fn a_stray_holder_of_the_port_is_an_error_and_not_a_partner() {
     stray.listen(16).expect("listening");
     let stray = TcpListener::from(stray);
     let address = stray.local_addr().expect("bound").to_string();
-    assert!(bind(&address, 3).expect_err("taken").is_in_use());
+    let error = bind(&address, 3).expect_err("taken");
+    assert!(error.is_in_use());
+    let holders = error.holders();
+    let us = std::process::id();
+    assert!(holders.iter().any(|(pid, _)| pid.as_raw() as u32 == us), "{holders:?}");
     drop(stray);
     bind(&address, 3).expect("free again");
 }
