@@ -91,8 +91,8 @@ pub struct Arbiter {
     is_announced: bool,
     next_look_for_wear: Instant,
     oom_kills: OomKills,
-    /// Exit codes of workers that never got ready, for the master's own when none ever does.
-    boot_codes: Vec<i32>,
+    /// What kept workers from ever getting ready, for the master's own exit code when none ever does.
+    boot_code: Option<i32>,
 }
 
 impl Arbiter {
@@ -152,12 +152,12 @@ impl Arbiter {
         polled.extend(
             self.processes.values().map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)),
         );
-        self.clock.sleeps(real, wait);
+        let pause = self.clock.sleeps(real, wait);
         // An error is EINTR or a lack of kernel memory: nothing is readable then, and the next turn asks again.
         let _ = poll(&mut polled, timeout);
         let is_ready: Vec<bool> = polled.iter().map(|fd| fd.any().unwrap_or(false)).collect();
         drop(polled);
-        if let Some(pause) = self.clock.wakes(Instant::now()) {
+        if let Some(pause) = pause.max(self.clock.wakes(Instant::now())) {
             self.fleet.resumed_at = self.now();
             let pause_s = pause.as_secs();
             self.journal

@@ -13,7 +13,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 pub struct Clock {
     /// The sum of all pauses.
     paused: Duration,
-    /// When the next turn is due at the latest, in real time.
+    /// When the arbiter has to be heard of again at the latest, in real time: awake or asleep, it is never gone for long.
     due: Option<Instant>,
 }
 
@@ -30,14 +30,22 @@ impl Clock {
         real.checked_sub(self.paused).unwrap_or(real)
     }
 
-    /// Announces that the arbiter sleeps for `wait` at most, from `real` on.
-    pub fn sleeps(&mut self, real: Instant, wait: Duration) {
-        self.due = Some(real + wait);
+    /// Announces that the arbiter sleeps for `wait` at most, from `real` on; returns the length of a pause before.
+    pub fn sleeps(&mut self, real: Instant, wait: Duration) -> Option<Duration> {
+        let pause = self.pause_until(real);
+        self.due = real.checked_add(wait);
+        pause
     }
 
     /// Tells that the arbiter is awake; returns the length of a pause, if there was one.
     pub fn wakes(&mut self, real: Instant) -> Option<Duration> {
-        let late = real.saturating_duration_since(self.due.take()?);
+        let pause = self.pause_until(real);
+        self.due = Some(real);
+        pause
+    }
+
+    fn pause_until(&mut self, real: Instant) -> Option<Duration> {
+        let late = real.saturating_duration_since(self.due?);
         if late <= PAUSE_MIN {
             return None;
         }
@@ -67,6 +75,11 @@ mod tests {
         clock.sleeps(start + second * 2, second);
         assert_eq!(clock.wakes(start + second * 63), Some(second * 60));
         assert_eq!(clock.at(start + second * 63), start + second * 3);
-        assert_eq!(clock.wakes(start + second * 500), None, "it was not asleep");
+        assert_eq!(
+            clock.sleeps(start + second * 73, second),
+            Some(second * 10),
+            "paused while awake"
+        );
+        assert_eq!(clock.at(start + second * 73), start + second * 3);
     }
 }

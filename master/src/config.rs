@@ -184,7 +184,12 @@ fn read_file(
     let shown = named.unwrap_or(Path::new(FILE_BY_DEFAULT));
     let read = || {
         let mut text = String::new();
-        let mut file = fs::File::open(directory.join(shown))?.take(FILE_BYTES_MAX + 1);
+        let path = directory.join(shown);
+        // A pipe would keep the reader waiting, and at a reload that is the arbiter.
+        if !fs::metadata(&path)?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let mut file = fs::File::open(path)?.take(FILE_BYTES_MAX + 1);
         file.read_to_string(&mut text)?;
         if FILE_BYTES_MAX < text.len() as u64 {
             return Err(io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));

@@ -9,7 +9,7 @@ use shared::contract::Order;
 use sys::Signal;
 
 use super::{Arbiter, PLANS_PER_TURN_MAX};
-use crate::fleet::{Action, DrainReason, Fleet, Id, Manner, Promotion, Reload, Worker};
+use crate::fleet::{Action, DrainReason, Fleet, Id, Manner, Promotion, Reload, Stage, Worker};
 use crate::proc::{Facts, rss};
 use crate::process::{Orders, Process, WorkerOrders};
 use crate::wear::{LOOK_EVERY, Wear};
@@ -168,7 +168,7 @@ impl Arbiter {
             ));
             process.signal(Signal::SIGABRT);
         }
-        self.boot_codes.push(shared::exit::WORKER_BOOT);
+        self.boot_code.get_or_insert(shared::exit::WORKER_BOOT);
         self.tell(id, Fleet::aborting(now), now);
     }
 
@@ -280,6 +280,11 @@ impl Arbiter {
             && let Reload::Canary { generation } = self.fleet.reload
         {
             self.prove(generation, now);
+        }
+        if matches!(self.fleet.stage, Stage::SayingClose { .. })
+            && let Some(process) = self.processes.get(&id)
+        {
+            process.order(Order::SayClose);
         }
         self.announce_boot();
     }

@@ -114,7 +114,7 @@ impl Arbiter {
             is_announced: false,
             next_look_for_wear: now,
             oom_kills: OomKills::find(),
-            boot_codes: Vec::new(),
+            boot_code: None,
         };
         arbiter.introduce();
         arbiter.set_title(&generation);

@@ -32,9 +32,11 @@ impl Arbiter {
         let request = self.request_in_hand(process);
         let Some(process) = self.processes.remove(&id) else { return };
         let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(0);
-        let requests = process
-            .block
-            .map(|block| self.scoreboard.release(block, cpu_ns).get(Counter::RequestsDone));
+        let block = process.block.and_then(|block| self.scoreboard.block(block));
+        // A program that never wrote into its block did not count either.
+        let is_counted = block.is_some_and(|block| block.pid() != 0);
+        let last = process.block.map(|block| self.scoreboard.release(block, cpu_ns));
+        let requests = last.filter(|_| is_counted).map(|last| last.get(Counter::RequestsDone));
         let Some(slot) = process.slot else {
             self.companion_ended(id, &process, ended);
             return;
@@ -58,10 +60,11 @@ impl Arbiter {
             self.report_end(&process, ended, departure, &details, &request);
             self.count_exit(&process, ended, departure);
             if let Departure::BootFailed { .. } = departure {
-                self.boot_codes.push(match ended {
-                    Some(Exit::Code(exit::APP_LOAD)) => exit::APP_LOAD,
-                    _ => exit::WORKER_BOOT,
-                });
+                // gunicorn's distinction: an application that cannot be loaded tells more than a worker that died.
+                match ended {
+                    Some(Exit::Code(exit::APP_LOAD)) => self.boot_code = Some(exit::APP_LOAD),
+                    _ => _ = self.boot_code.get_or_insert(exit::WORKER_BOOT),
+                }
             }
         }
         self.reload_may_have_failed(before, "a new worker could not boot");

@@ -15,6 +15,12 @@ use crate::config::Loaded;
 use crate::fleet::{Reload, SLOTS_MAX};
 use crate::generation::{Generation, Listening};
 
+/// A reload waits while this many workers per slot, and [`LEAVING_MAX_MORE`], have yet to finish: each holds memory.
+const LEAVING_MAX_PER_SLOT: usize = 2;
+
+/// See [`LEAVING_MAX_PER_SLOT`].
+const LEAVING_MAX_MORE: usize = 8;
+
 /// What is known of the reload under way, besides where it stands.
 #[derive(Debug, Default)]
 pub(super) struct ReloadBook {
@@ -34,14 +40,21 @@ impl Arbiter {
             self.journal.info("No reload: the server is stopping");
             return;
         }
-        if self.fleet.reload != Reload::Idle || !self.fleet.was_ever_ready {
-            self.reload.asked_again = true;
-            let until =
-                if self.fleet.was_ever_ready { "the one under way" } else { "the first boot" };
-            self.journal.info(&format!("The reload comes after {until}"));
-            return;
+        let Some(until) = self.reload_waits_for() else { return self.begin_reload() };
+        self.reload.asked_again = true;
+        self.journal.info(&format!("The reload comes after {until}"));
+    }
+
+    /// What keeps a reload from beginning now.
+    fn reload_waits_for(&self) -> Option<&'static str> {
+        if self.fleet.reload != Reload::Idle {
+            return Some("the one under way");
         }
-        self.begin_reload();
+        if !self.fleet.was_ever_ready {
+            return Some("the first boot");
+        }
+        let most = LEAVING_MAX_PER_SLOT * self.fleet.target + LEAVING_MAX_MORE;
+        (most <= self.fleet.leaving.len()).then_some("older workers have finished")
     }
 
     fn begin_reload(&mut self) {
@@ -67,6 +80,16 @@ impl Arbiter {
         let Some(current) = self.generation() else {
             return Err("there is no generation to follow".into());
         };
+        let is_sharded = |listening: &std::rc::Rc<Listening>| 1 < listening.group.shards().len();
+        if loaded.app.is_foreign
+            && !current.app().is_foreign
+            && current.listening.iter().any(is_sharded)
+        {
+            // It would read from the first listener only, and the others' connections would wait for ever.
+            return Err(
+                "a program after `--` takes one listener per address: that needs a restart".into(),
+            );
+        }
         let ignored = ignored_changes(&current.loaded, &loaded);
         if !ignored.is_empty() {
             self.journal.warning(&format!(
@@ -176,9 +199,7 @@ impl Arbiter {
 
     /// Begins what was asked for while it could not be done.
     pub(super) fn catch_up_on_reload(&mut self) {
-        let can =
-            self.fleet.reload == Reload::Idle && self.fleet.was_ever_ready && self.stop.is_none();
-        if self.reload.asked_again && can {
+        if self.reload.asked_again && self.stop.is_none() && self.reload_waits_for().is_none() {
             self.begin_reload();
         }
     }

@@ -156,8 +156,7 @@ impl Arbiter {
     /// The exit code, once everything is over.
     pub(super) fn is_over(&mut self) -> Option<i32> {
         if self.stop.is_none() && self.fleet.is_hopeless() && self.fleet.leaving.is_empty() {
-            let is_app = !self.boot_codes.is_empty() && self.boot_codes.contains(&exit::APP_LOAD);
-            self.halt(if is_app { exit::APP_LOAD } else { exit::WORKER_BOOT });
+            self.halt(self.boot_code.unwrap_or(exit::WORKER_BOOT));
         }
         let now = self.now();
         let stop = self.stop.as_mut()?;

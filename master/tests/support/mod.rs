@@ -128,6 +128,11 @@ impl Server {
         Server { child, folder, expected: Vec::new() }
     }
 
+    /// Takes over a master that was started another way, with its log in the file `log`.
+    pub fn adopt(child: Child, folder: Folder) -> Server {
+        Server { child, folder, expected: Vec::new() }
+    }
+
     /// Allows WARNING, ERROR and CRITICAL lines with `part` in them.
     pub fn expect(&mut self, part: &'static str) {
         self.expected.push(part);

@@ -321,20 +321,20 @@ settings! {
     ///
     /// Needs a master that is root. Unix sockets and log files are given to that user.
     user: Option<String> = "", parse::text, {
-        section: Section::Process, meta: "USER", short: Some('u'), on_reload: OnReload::Restart,
+        section: Section::Process, meta: "USER", short: Some('u'),
     }
 
     /// Group that workers run as, by name or number; unset, the user's own.
     ///
     /// Whenever user or group change, supplementary groups are dropped: see `initgroups`.
     group: Option<String> = "", parse::text, {
-        section: Section::Process, meta: "GROUP", short: Some('g'), on_reload: OnReload::Restart,
+        section: Section::Process, meta: "GROUP", short: Some('g'),
     }
 
     /// Gives workers all groups that their user is in, instead of none.
     ///
     initgroups: bool = "false", parse::switch, {
-        kind: Kind::Switch, section: Section::Process, on_reload: OnReload::Restart,
+        kind: Kind::Switch, section: Section::Process,
     }
 
     /// A variable for the workers' environment; may be given several times.

@@ -1,0 +1,222 @@
+//! What must not harm the master: storms of signals, a log that nobody reads, no descriptors, no memory, bad neighbours.
+
+mod support;
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use support::{Folder, Load, PATIENCE, Server, get, master};
+
+/// The number of workers wanted, as the log has it last.
+fn wanted(server: &Server, at_first: usize) -> usize {
+    let log = server.log();
+    let last =
+        log.lines().filter_map(|line| line.split("Number of workers wanted=").nth(1)).next_back();
+    last.map_or(at_first, |text| text.split(' ').next().unwrap_or_default().parse().unwrap_or(0))
+}
+
+#[test]
+fn signals_in_any_order_leave_a_sane_server() {
+    let seed = 20_261_122;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut server = Server::start(&["--workers", "2"]);
+    server.expect("USR2 ignored");
+    let load = Load::start(&server.address(), 3, Duration::from_millis(3));
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("alive").count();
+    let before = descriptors();
+    let signals = [
+        Signal::SIGHUP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGTTOU,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+        Signal::SIGCHLD,
+    ];
+    for _ in 0..400 {
+        server.signal(signals[random.usize(..signals.len())]);
+        std::thread::sleep(Duration::from_micros(random.u64(..20_000)));
+    }
+    // Back to two workers, and one last reload that has to be answered.
+    server.wait_until("two workers wanted", || match wanted(&server, 2) {
+        2 => true,
+        more => {
+            server.signal(if more < 2 { Signal::SIGTTIN } else { Signal::SIGTTOU });
+            std::thread::sleep(Duration::from_millis(20));
+            false
+        }
+    });
+    server.wait_until("rest", || {
+        let reloads = server.count("Hang up: Master");
+        server.count("Reloaded generation=") == reloads && server.workers().len() == 2
+    });
+    let (answered, failed) = load.finish();
+    assert!(
+        failed.is_empty() && 100 < answered,
+        "seed {seed}: {answered} answered, failed: {failed:?}"
+    );
+    for worker in server.workers() {
+        let stat = fs::read_to_string(format!("/proc/{worker}/stat")).expect("alive");
+        assert!(!stat.contains(") Z "), "a zombie: {stat}");
+    }
+    assert!(descriptors() <= before, "descriptors leak: {before} before, {} after", descriptors());
+    server.stop();
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let folder = Folder::new();
+    let mut child = Command::new(master())
+        .args(["--bind", "unix:m.sock", "--log-level", "debug"])
+        .current_dir(folder.path(""))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    let is_up = || std::os::unix::net::UnixStream::connect(folder.path("m.sock")).is_ok();
+    wait_for("the socket", is_up);
+    // Far more lines than a pipe and the master's own queue hold together.
+    for _ in 0..8_000 {
+        kill(pid, Signal::SIGWINCH).expect("alive");
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    kill(pid, Signal::SIGTTIN).expect("alive");
+    let children =
+        || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    wait_for("a second worker", || children().split_whitespace().count() == 2);
+    kill(pid, Signal::SIGTERM).expect("alive");
+    wait_for("the end", || child.try_wait().expect("ours").is_some());
+}
+
+#[test]
+fn without_descriptors_the_server_goes_on_and_tries_again() {
+    let folder = Folder::new();
+    let log = fs::File::create(folder.path("log")).expect("made");
+    let mut prlimit = Command::new("prlimit");
+    prlimit.arg("--nofile=40:40").arg(master()).args(["--bind", "127.0.0.1:0", "--no-reuse-port"]);
+    let child = prlimit.current_dir(folder.path("")).stdin(Stdio::null()).stderr(log).spawn();
+    let Ok(child) = child else {
+        eprintln!("skipped: there is no prlimit");
+        return;
+    };
+    let mut server = Server::adopt(child, folder);
+    server.expect("Cannot spawn worker");
+    server.expect("exited with code");
+    server.expect("Too many open files");
+    server.wait_for_line("Ready workers=1");
+    for more in 1..=14 {
+        server.signal(Signal::SIGTTIN);
+        server.wait_for_line(&format!("wanted={}", 1 + more));
+    }
+    server.wait_for_line("Cannot spawn worker");
+    get(&server.address(), "/json").expect("served");
+    for fewer in 1..=14 {
+        server.signal(Signal::SIGTTOU);
+        server.wait_for_line(&format!("wanted={} before={}", 15 - fewer, 16 - fewer));
+    }
+    server.wait_until("one worker", || server.workers().len() == 1);
+    get(&server.address(), "/json").expect("served");
+    server.stop();
+}
+
+#[test]
+fn strangers_on_the_notify_socket_are_not_believed() {
+    let folder = Folder::new();
+    let script = "#!/bin/sh\necho \"$NOTIFY_SOCKET\" > socket\nexec sleep 1000\n";
+    let program = folder.write_program("app", script);
+    let server = Server::start_in(folder, &["--", program.to_str().expect("text")]);
+    let name = fs::read_to_string(server.folder.path("socket")).expect("written");
+    let address =
+        <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(
+            name.trim().trim_start_matches('@'),
+        )
+        .expect("a name");
+    let socket = UnixDatagram::unbound().expect("made");
+    let long = "STATUS=".to_owned() + &"x".repeat(100_000);
+    for message in
+        ["READY=1", "", "STOPPING=1\nERRNO=1\nSTATUS=all is lost", "\0\0\0", "WATCHDOG=1", &long]
+    {
+        // The oversized one may be refused by the kernel.
+        let _ = socket.send_to_addr(message.as_bytes(), &address);
+    }
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Reloaded generation=1");
+    assert!(!server.log().contains("all is lost"));
+    server.stop();
+}
+
+#[test]
+fn a_kill_for_want_of_memory_is_told_apart() {
+    let Some(group) = MemoryGroup::new("30M") else {
+        eprintln!("skipped: this machine lets nobody make memory cgroups");
+        return;
+    };
+    let folder = Folder::new();
+    // Says READY, then eats.
+    let script = "#!/usr/bin/env python3
+import os, socket, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.sendto(b'READY=1', '\\0' + os.environ['NOTIFY_SOCKET'][1:])
+time.sleep(0.5)
+eaten = [bytearray(os.urandom(1 << 20)) for _ in range(200)]
+";
+    let program = folder.write_program("app", script);
+    let log = fs::File::create(folder.path("log")).expect("made");
+    let line = "echo 0 > \"$0/cgroup.procs\"; exec \"$@\"";
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        line,
+        &group.0,
+        master().to_str().expect("text"),
+        "--bind",
+        "127.0.0.1:0",
+        "--",
+    ]);
+    let child =
+        shell.arg(program).current_dir(folder.path("")).stderr(log).spawn().expect("starts");
+    let mut server = Server::adopt(child, folder);
+    server.expect("was sent SIGKILL!");
+    server.wait_for_line("out_of_memory=true");
+    server.stop();
+}
+
+/// A memory cgroup of version 1 below our own.
+struct MemoryGroup(String);
+
+impl MemoryGroup {
+    fn new(limit: &str) -> Option<MemoryGroup> {
+        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let own = groups.lines().find_map(|line| line.split_once(":memory:"))?.1.to_owned();
+        let path = format!("/sys/fs/cgroup/memory{own}/monoceros-test-{}", std::process::id());
+        fs::create_dir(&path).ok()?;
+        let group = MemoryGroup(path);
+        fs::write(format!("{}/memory.limit_in_bytes", group.0), limit).ok()?;
+        Some(group)
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Whoever was in it has just ended; the kernel may take a moment to see that.
+        let deadline = std::time::Instant::now() + Duration::from_secs(2);
+        while fs::remove_dir(&self.0).is_err() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[track_caller]
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "{what} never came");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
