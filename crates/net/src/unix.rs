@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
 use nix::sys::stat::{Mode, umask};
+use socket2::SockRef;
 
 use crate::addr::UNIX_NAME_BYTES_MAX;
 use crate::bind::{At, BindError, BindOptions, BindStep};
@@ -141,10 +140,8 @@ fn stream_socket() -> nix::Result<OwnedFd> {
 }
 
 fn start_listening(at: &At<'_>, socket: &OwnedFd, options: &BindOptions) -> Result<(), BindError> {
-    // nix refuses what is above the kernel's cap, and the kernel would cut it silently.
-    let asked = i32::try_from(options.backlog).unwrap_or(i32::MAX);
-    let backlog = Backlog::new(asked).unwrap_or(Backlog::MAXCONN);
-    listen(socket, backlog).map_err(|error| at.error(BindStep::Listen, error))
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    SockRef::from(socket).listen(backlog).map_err(|error| at.error(BindStep::Listen, error))
 }
 
 /// Takes the lock that keeps two servers from judging one path at the same moment.

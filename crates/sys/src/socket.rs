@@ -1,5 +1,7 @@
 //! Socket calls and options that the standard library lacks.
 
+mod diag;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -147,7 +149,7 @@ pub struct Queue {
     pub limit: u32,
 }
 
-/// Reads the accept queue of a listening TCP socket; `None` for other kinds, which do not tell by descriptor.
+/// Reads the accept queue of a listening socket; `None` where the kernel does not tell, and for connections.
 ///
 /// # Errors
 ///
@@ -170,7 +172,10 @@ pub fn queue(listener: &impl AsFd) -> io::Result<Option<Queue>> {
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOPROTOOPT)) =>
         {
-            return Ok(None);
+            if !crate::fd::is_listening_socket(listener) {
+                return Ok(None);
+            }
+            return diag::unix_queue(listener);
         }
         Err(error) => return Err(error),
     }
@@ -214,6 +219,20 @@ mod tests {
         let queue = queue(&listener).expect("a socket").expect("a listener");
         assert_eq!(queue.length, 3);
         assert!(queue.limit >= 3);
+    }
+
+    #[test]
+    fn the_queue_of_a_unix_socket_is_seen_too() {
+        let path = std::env::temp_dir().join(format!("sys-queue-{}", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        let connect = || std::os::unix::net::UnixStream::connect(&path).expect("connected");
+        let _clients = [connect(), connect()];
+        std::fs::remove_file(&path).expect("removed");
+        let Some(queue) = queue(&listener).expect("a socket") else {
+            return; // A kernel without this kind of sock_diag.
+        };
+        assert_eq!(queue.length, 2);
+        assert!(queue.limit >= 2);
     }
 
     #[test]
