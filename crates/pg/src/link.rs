@@ -20,6 +20,19 @@ use crate::pipeline::{Broken, Pipeline};
 use crate::socket::{Address, Socket};
 use crate::statement::{Column, Inner as Statement, Shape};
 
+/// Replies that are waited for before the loop is woken, if so many are due. Not more: until the program reads, the
+/// kernel may acknowledge late, and a server's TCP sends no more than ten small packets ahead of that.
+const REPLIES_PER_WAKE: usize = 8;
+
+/// Replies due from which on it pays to wait for several.
+const REPLIES_WORTH_WAITING: usize = 4;
+
+/// Most bytes that are waited for before the loop is woken.
+const LOW_WATER_BYTES_MAX: usize = 4096;
+
+/// How long replies wait for others before they are read all the same: those behind them may be slow ones.
+const LOW_WATER_WAIT: Duration = Duration::from_millis(1);
+
 /// A larger out-buffer is given back once it is empty.
 const OUT_BYTES_KEPT: usize = 256 * 1024;
 
@@ -54,6 +67,8 @@ pub(crate) struct Up {
     since: Instant,
     /// No request is overdue before this.
     deadline: Option<Instant>,
+    /// When to look at the socket although the loop was not woken.
+    look_at: Option<Instant>,
 }
 
 /// tokio-postgres finds out what types PostgreSQL has not built in.
@@ -95,7 +110,7 @@ impl Link {
         match &self.stage {
             Stage::Waiting { until } => Some(*until),
             Stage::Connecting(attempt) => Some(attempt.deadline()),
-            Stage::Up(up) => up.deadline,
+            Stage::Up(up) => earlier(up.deadline, up.look_at),
             Stage::Closed => None,
         }
     }
@@ -129,6 +144,15 @@ impl Link {
     }
 
     pub fn on_deadline(&mut self, now: Instant, common: &mut Common) {
+        if let Stage::Up(up) = &mut self.stage
+            && up.look_at.is_some_and(|at| at <= now)
+        {
+            // If anything is there, the kernel now says so.
+            up.look_at = None;
+            if let Err(error) = up.socket.set_low_water(1) {
+                return self.lose(&lost(error), now, common);
+            }
+        }
         match &mut self.stage {
             Stage::Waiting { until } if *until <= now => self.begin_connecting(now, common),
             Stage::Connecting(attempt) if attempt.deadline() <= now => {
@@ -217,6 +241,7 @@ impl Link {
             lookups,
             since: now,
             deadline: None,
+            look_at: None,
         });
         // Something may have arrived between the last read and now.
         let result = up.read(true, now, common);
@@ -255,13 +280,13 @@ impl Up {
             let room = space.len();
             let read = self.socket.read(space);
             match read.map_err(|error| self.ended(Some(error)))? {
-                None => return self.after_read(common),
+                None => return self.after_read(now, common),
                 Some(0) => return Err(self.ended(None)),
                 Some(count) => {
                     self.inbox.filled(count);
                     if count < room && !to_end {
                         self.take(now, common)?;
-                        return self.after_read(common);
+                        return self.after_read(now, common);
                     }
                 }
             }
@@ -285,7 +310,7 @@ impl Up {
         Ok(())
     }
 
-    fn after_read(&mut self, common: &mut Common) -> Result<(), Error> {
+    fn after_read(&mut self, now: Instant, common: &mut Common) -> Result<(), Error> {
         let report = &mut self.pipeline.report;
         common.counters.queries += std::mem::take(&mut report.answered);
         if let Some(why) = report.pooler.take() {
@@ -294,7 +319,27 @@ impl Up {
         if std::mem::take(&mut report.driver_fed) || !report.unknown.is_empty() {
             self.drive(common)?;
         }
-        Ok(())
+        self.set_low_water(now, common)
+    }
+
+    /// Several replies with one wake-up: the server sends each by itself, since each query has its own Sync.
+    fn set_low_water(&mut self, now: Instant, common: &Common) -> Result<(), Error> {
+        if !common.config.low_water || !self.socket.has_low_water() {
+            return Ok(());
+        }
+        let replies = match self.pipeline.in_flight() {
+            0..REPLIES_WORTH_WAITING => 1,
+            due @ ..REPLIES_PER_WAKE => due,
+            _ => REPLIES_PER_WAKE,
+        };
+        let (mut bytes, mut look_at) = (1, None);
+        if replies > 1 {
+            let each = self.pipeline.reply_bytes();
+            bytes = (each * replies - each / 2).min(LOW_WATER_BYTES_MAX);
+            look_at = Some(now + LOW_WATER_WAIT);
+        }
+        self.look_at = look_at;
+        self.socket.set_low_water(u32::try_from(bytes).unwrap_or(1)).map_err(lost)
     }
 
     /// Lets tokio-postgres work: it takes replies, and may ask for more.
@@ -336,6 +381,7 @@ impl Up {
         self.pipeline.release_held(&mut common.requests);
         if let Some(at) = self.pipeline.date(now, common.config.query_timeout) {
             self.deadline = earlier(self.deadline, Some(at));
+            self.set_low_water(now, common)?;
         }
         self.write()
     }

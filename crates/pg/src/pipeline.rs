@@ -32,6 +32,9 @@ pub(crate) const HELD_BYTES_MAX: usize = 32 << 20;
 /// Largest single message accepted from the server.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
+/// No reply is shorter: BindComplete, EmptyQueryResponse, ReadyForQuery.
+const REPLY_BYTES_MIN: usize = 16;
+
 /// The server uses these codes when it does not know a statement's name, or knows it already.
 const POOLER_CODES: [&str; 2] = ["26000", "42P05"];
 
@@ -57,6 +60,8 @@ pub(crate) struct Pipeline {
     held: VecDeque<Held>,
     held_bytes: usize,
     parsing: Parsing,
+    /// About how many bytes the server sends for a reply; rather too few.
+    reply_bytes: usize,
     pub report: Report,
 }
 
@@ -150,6 +155,7 @@ impl Pipeline {
             held: VecDeque::new(),
             held_bytes: 0,
             parsing: Parsing::default(),
+            reply_bytes: REPLY_BYTES_MIN,
             report: Report::default(),
         }
     }
@@ -157,6 +163,11 @@ impl Pipeline {
     /// Queries of requests that were sent and not yet answered.
     pub fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// About how many bytes the server sends for a reply; rather too few.
+    pub fn reply_bytes(&self) -> usize {
+        self.reply_bytes
     }
 
     fn is_full(&self) -> bool {
@@ -430,12 +441,16 @@ impl Pipeline {
         now: Instant,
     ) -> Result<usize, Broken> {
         let mut rest = bytes;
+        let (mut replies, mut reply_bytes) = (0_usize, 0_usize);
         loop {
             if let Some(Expected { owner: Owner::Request { slot, left }, .. }) =
                 self.queue.front_mut()
             {
                 let slot = *slot;
+                let before = rest.len();
                 let over = take_replies(slot, left, &mut rest, requests)?;
+                replies += over.replies;
+                reply_bytes += before - rest.len();
                 self.in_flight = self.in_flight.saturating_sub(over.replies);
                 self.report.answered += over.replies as u64;
                 if over.replies > 0 {
@@ -451,6 +466,10 @@ impl Pipeline {
                 }
             }
             let Some(message) = message::first(rest, MESSAGE_BYTES_MAX)? else {
+                if let Some(each) = reply_bytes.checked_div(replies) {
+                    let grown = self.reply_bytes + self.reply_bytes / 8 + 1;
+                    self.reply_bytes = each.clamp(REPLY_BYTES_MIN, grown);
+                }
                 return Ok(bytes.len() - rest.len());
             };
             rest = &rest[message.whole.len()..];

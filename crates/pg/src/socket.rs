@@ -35,6 +35,8 @@ pub(crate) struct Socket {
     token: Token,
     registry: Rc<Registry>,
     waits_to_write: bool,
+    /// Bytes that must be there before the loop is woken; 1 is the kernel's own rule.
+    low_water: u32,
 }
 
 enum Stream {
@@ -58,8 +60,13 @@ impl Socket {
             Address::Tcp(address) => Stream::Tcp(TcpStream::connect(*address)?),
             Address::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
         };
-        let mut socket =
-            Socket { stream, token, registry: Rc::clone(registry), waits_to_write: true };
+        let mut socket = Socket {
+            stream,
+            token,
+            registry: Rc::clone(registry),
+            waits_to_write: true,
+            low_water: 1,
+        };
         registry.register(
             socket.stream.source(),
             token,
@@ -101,6 +108,22 @@ impl Socket {
             socket.set_tcp_keepalive(&keepalive)?;
         }
         Ok(())
+    }
+
+    /// Has the loop woken only once so many bytes are there, where the kernel can do that: on TCP.
+    pub fn set_low_water(&mut self, bytes: u32) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) if self.low_water != bytes => {
+                self.low_water = bytes;
+                sys::socket::set_receive_low_water(stream, bytes)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether [`Socket::set_low_water`] does anything.
+    pub fn has_low_water(&self) -> bool {
+        matches!(self.stream, Stream::Tcp(_))
     }
 
     /// Reads once; `None`: nothing there yet. 0: the server has closed.

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Cluster, Loop};
 use futures_util::future::join_all;
 use pg::{Config, Prepare};
@@ -340,4 +342,41 @@ fn a_change_of_schema_is_noticed() {
             db.execute(&db.statement(&format!("DROP TABLE {table}")), &[]).await.unwrap();
         });
     }
+}
+
+#[test]
+fn waiting_for_several_replies_holds_up_none_for_long() {
+    let cluster = Cluster::shared();
+    let mut config = Config::parse(&cluster.tcp()).unwrap();
+    config.low_water = true;
+    let mut looped = Loop::with(config);
+    looped.until(pg::Database::is_up);
+    let db = looped.db.clone();
+    let texts = db.statement("SELECT repeat('x', $1::int4)");
+    let slow = db.statement("SELECT pg_sleep(0.5)");
+    looped.run(async {
+        db.prepare(&slow).await.unwrap();
+        // Long replies first, so that short ones are less than is expected.
+        for length in [2000_i32, 0, 100, 0] {
+            for count in [1, 3, 4, 7, 8, 9, 20, 100] {
+                let begun = Instant::now();
+                let mut batch = db.batch();
+                for _ in 0..count {
+                    batch.push(&texts, &[&length]).await.unwrap();
+                }
+                let replies = batch.send().await.unwrap();
+                assert!(replies.iter().all(|reply| reply.is_ok()));
+                assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+            }
+        }
+        let begun = Instant::now();
+        let quick = join_all((0..5).map(|_| async {
+            db.query(&texts, &[&1_i32]).await.unwrap();
+            begun.elapsed()
+        }));
+        let behind = join_all((0..5).map(|_| db.query(&slow, &[])));
+        let (quick, behind) = futures_util::future::join(quick, behind).await;
+        assert!(behind.iter().all(Result::is_ok));
+        assert!(quick.iter().all(|took| *took < Duration::from_millis(400)), "{quick:?}");
+    });
 }

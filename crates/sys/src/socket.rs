@@ -119,6 +119,29 @@ pub fn drop_syns(listener: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Has a TCP socket count as readable only once so many bytes are there, or its peer has closed (`SO_RCVLOWAT`).
+///
+/// A read that does not block still gives whatever there is. If as much is there already, the readiness is reported
+/// anew. Unix sockets take the option and disregard it.
+///
+/// # Errors
+///
+/// Not a socket.
+pub fn set_receive_low_water(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the kernel reads one `int`, which outlives the call.
+    crate::check(unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
 /// Who is at the other end of a connected unix socket, as it was when it connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {
@@ -208,6 +231,26 @@ mod tests {
         let stream = TcpStream::from(connection);
         let error = std::io::Read::read(&mut &stream, &mut [0]).expect_err("nothing was sent");
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn few_bytes_do_not_wake_behind_a_low_water_mark() {
+        let listener = listener();
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (connection, _) = accept(&listener).expect("no error").expect("one waits");
+        let readable = |limit: u8| {
+            let fd = nix::poll::PollFd::new(connection.as_fd(), nix::poll::PollFlags::POLLIN);
+            nix::poll::poll(&mut [fd], limit).expect("polled") == 1
+        };
+        set_receive_low_water(&connection, 10).expect("a socket");
+        std::io::Write::write_all(&mut &client, b"12345").expect("written");
+        assert!(!readable(50));
+        std::io::Write::write_all(&mut &client, b"67890").expect("written");
+        assert!(readable(250));
+        set_receive_low_water(&connection, 11).expect("a socket");
+        assert!(!readable(0));
+        drop(client);
+        assert!(readable(250), "the peer has closed");
     }
 
     #[test]
