@@ -23,7 +23,7 @@ pub struct Database {
 impl Database {
     /// Connects, prepares the statements and leaves the connection to a task of this thread.
     pub async fn connect(url: String) -> Result<Database, Error> {
-        let (client, driver) = Postgres::new(url).connect().await?;
+        let (client, driver) = Postgres::new(socket_file(&url)).connect().await?;
         tokio::task::spawn(driver.into_future());
         let select_world =
             Statement::named(SELECT_WORLD, &[Type::INT4]).execute(&client).await?.leak();
@@ -74,6 +74,21 @@ impl Database {
             found.push((row.get(0), row.get_zc(1)));
         }
         Ok(fortunes_page(found.iter().map(|(id, message)| Fortune { id: *id, message }).collect()))
+    }
+}
+
+/// This client takes a host that begins with a slash for the socket itself, not for the folder it is in.
+fn socket_file(url: &str) -> String {
+    let parameter = |name: &str| {
+        let (_, rest) = url.split_once(name)?;
+        rest.split('&').next()
+    };
+    match parameter("host=/") {
+        Some(folder) => {
+            let port = parameter("port=").unwrap_or("5432");
+            url.replace(&format!("host=/{folder}"), &format!("host=/{folder}/.s.PGSQL.{port}"))
+        }
+        None => url.to_owned(),
     }
 }
 
