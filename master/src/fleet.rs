@@ -253,6 +253,11 @@ impl Fleet {
         self.target
     }
 
+    /// Wants no workers at all, until [`Fleet::set_target`] or a reload says otherwise.
+    pub fn dismiss_all(&mut self) {
+        self.target = 0;
+    }
+
     /// A process was spawned for `slot`: beside the worker there, or alone.
     pub fn spawned(&mut self, slot: usize, worker: Worker) {
         let Some(slot) = self.slots.get_mut(slot) else { return };

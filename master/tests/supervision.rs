@@ -28,6 +28,19 @@ fn serves_and_stops_with_gunicorns_words() {
 }
 
 #[test]
+fn a_backlog_that_the_kernel_caps_is_told() {
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let more = (most.trim().parse::<u32>().unwrap() + 1).to_string();
+    let args = ["--bind", "127.0.0.1:0", "--bind", "unix:m.sock", "--backlog"];
+    for (backlog, warnings) in [(more.as_str(), 2), (most.trim(), 0)] {
+        let mut server = Server::start(&[&args[..], &[backlog]].concat()[2..]);
+        server.expect("The kernel caps the backlog");
+        assert_eq!(server.count("The kernel caps the backlog"), warnings, "{}", server.log());
+        server.stop();
+    }
+}
+
+#[test]
 fn killed_worker_is_replaced_at_once() {
     let mut server = Server::start(&["--workers", "2"]);
     server.expect("was sent SIGKILL!");

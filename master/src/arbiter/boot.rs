@@ -141,8 +141,9 @@ impl Arbiter {
         self.journal.info(&format!("Using worker: {}", generation.app().program.display()));
         let wanted = generation.settings().backlog;
         for listening in &generation.listening {
-            let granted =
-                listening.group.backlog_granted().map_or(wanted, |granted| granted as usize);
+            // Unix sockets do not tell, but the same limit holds for them.
+            let granted = listening.group.backlog_granted().or_else(somaxconn);
+            let granted = granted.map_or(wanted, |granted| granted as usize);
             if granted < wanted && !listening.is_inherited() {
                 self.journal.warning(&format!(
                     "The kernel caps the backlog address={} backlog={wanted} granted={granted} see=net.core.somaxconn",
@@ -178,6 +179,11 @@ impl Arbiter {
             self.manager.tell(&format!("STATUS={status}"));
         }
     }
+}
+
+/// The kernel's limit for backlogs.
+fn somaxconn() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
 /// Opens the listeners of the first generation: inherited ones, or else those of the settings.

@@ -36,6 +36,7 @@ impl Arbiter {
                 self.journal.warning("USR2 ignored: upgrading a running master is not built yet");
             }
             // Sent by every terminal that is resized, and gunicorn heeds it only when daemonized.
+            Signal::SIGWINCH if self.is_daemon() => self.dismiss_workers(),
             Signal::SIGWINCH => self.journal.info("SIGWINCH ignored. Not daemonized"),
             _ => (),
         }
@@ -56,6 +57,19 @@ impl Arbiter {
         };
         self.journal.info(&format!("Number of workers wanted={wanted} before={before}{why}"));
         self.report_status();
+    }
+
+    fn is_daemon(&self) -> bool {
+        self.generation().is_some_and(|generation| generation.settings().daemon)
+    }
+
+    /// gunicorn's preparation for leaving the field to another master: no workers, but the listeners stay open.
+    fn dismiss_workers(&mut self) {
+        if self.fleet.stage == Stage::Running && self.fleet.was_ever_ready {
+            self.journal.info("graceful stop of workers");
+            self.fleet.dismiss_all();
+            self.report_status();
+        }
     }
 
     fn reopen_logs(&mut self) {

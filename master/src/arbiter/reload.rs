@@ -122,7 +122,9 @@ impl Arbiter {
         let old = self.generations.get(&self.fleet.generation);
         // The operator's TTIN and TTOU stay in force until somebody writes another number.
         let target = match old {
-            Some(old) if old.settings().workers == settings.workers => self.fleet.target,
+            Some(old) if old.settings().workers == settings.workers && 0 < self.fleet.target => {
+                self.fleet.target
+            }
             _ => settings.workers.min(SLOTS_MAX),
         };
         let retired: Vec<_> = old

@@ -110,8 +110,15 @@ impl Fleet {
                 continue;
             }
             if self.target <= number {
-                let surplus = |id| Action::Drain { id, reason: DrainReason::Surplus };
-                actions.extend(slot.state.workers().map(|worker| surplus(worker.id)));
+                // A canary may stand where no worker is wanted: it is what brings a dismissed fleet back.
+                let is_canary = |generation| self.reload == Reload::Canary { generation };
+                let surplus = slot.state.workers().filter(|worker| !is_canary(worker.generation));
+                actions.extend(
+                    surplus.map(|worker| Action::Drain {
+                        id: worker.id,
+                        reason: DrainReason::Surplus,
+                    }),
+                );
                 continue;
             }
             self.plan_slot(number, slot, now, &mut room, actions);
@@ -193,7 +200,7 @@ impl Fleet {
             return None;
         }
         let first = |wanted: &dyn Fn(&State) -> bool| {
-            self.slots.iter().take(self.target).position(|slot| wanted(&slot.state))
+            self.slots.iter().take(self.target.max(1)).position(|slot| wanted(&slot.state))
         };
         first(&|state| matches!(state, State::Serving(_)))
             .or_else(|| first(&|state| *state == State::Vacant))

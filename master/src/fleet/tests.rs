@@ -357,6 +357,24 @@ fn more_and_fewer_workers() {
 }
 
 #[test]
+fn a_dismissed_fleet_comes_back_by_reload() {
+    let mut story = Story::serving(2);
+    story.fleet.dismiss_all();
+    story.act();
+    story.did(&["drain 1", "drain 2"]);
+    assert!(story.fleet.is_settled() && !story.fleet.is_hopeless());
+    story.fleet.begin_reload(1);
+    story.act();
+    story.did(&["spawn 3 in 0 of 1"]);
+    assert_eq!(story.fleet.ready(Id(3), story.now), Promotion::Canary);
+    story.fleet.prove(1, LIMITS, story.now, story.now);
+    story.fleet.set_target(2, story.now);
+    story.act();
+    story.ready(4);
+    assert!(story.fleet.is_settled() && story.fleet.serving() == 2);
+}
+
+#[test]
 fn a_worn_worker_is_replaced_one_at_a_time_and_ready_first() {
     let mut story = Story::serving(3);
     story.fleet.wear(Id(1));
