@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
+use crate::common::chain;
 use crate::config::{Config, Host, Target};
 use crate::driver::{Driver, LoggingIn};
 use crate::error::{Error, Kind};
@@ -135,9 +136,10 @@ impl Attempt {
         }
     }
 
-    /// The first host's failure is not hidden by that of the next, unless that one says more.
+    /// Notes a failure behind those of the addresses before it.
     fn failed(&mut self, why: &Error) {
-        let what = format!("cannot connect to {}", self.server);
+        let before = self.failure.take().map(|failure| chain(&failure) + "; ").unwrap_or_default();
+        let what = format!("{before}cannot connect to {}", self.server);
         self.failure = Some(Error::because(Kind::Unavailable, what, why));
     }
 

@@ -203,6 +203,9 @@ fn the_next_host_is_tried_when_one_is_frozen_or_not_there() {
         looped.until(Database::is_settled);
         assert_eq!(looped.db.is_up(), works, "{attrs}: {:?}", looped.told.lines());
         if !works {
+            // Each address with its own reason.
+            assert!(looped.told.lines()[0].contains("no session within 300ms; cannot connect to"));
+            assert!(looped.told.lines()[0].contains("Connection refused"));
             assert!(
                 looped.told.lines()[0].contains("the server is not read-only"),
                 "{:?}",
