@@ -1,4 +1,4 @@
-//! Addresses, listener groups, inherited listeners, and the notify protocol of systemd.
+//! Addresses, listener groups, inherited listeners, trusted peers, the PROXY protocol, and systemd's notify protocol.
 //!
 //! - A TCP address is served by a *group* of sockets ("shards") among which the kernel spreads connections.
 //! - A group is bound once and never joined silently: another holder of the port is an error.
@@ -21,15 +21,19 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod allow;
 mod bind;
 mod group;
 mod holder;
 pub mod inherit;
 mod listener;
 pub mod notify;
+mod proxy;
 mod unix;
 
 pub use addr::{AddrError, BindAddr, DEFAULT_PORT, LocalAddr};
+pub use allow::{AllowError, AllowList};
 pub use bind::{BindError, BindOptions, BindStep};
 pub use group::{ListenerGroup, SHARDS_MAX};
 pub use listener::{Accepted, Kind, Listener, Peer};
+pub use proxy::{ProxyError, ProxyHeader, ProxyVersion, V1_BYTES_MAX, V2_BYTES_MAX, parse_proxy};

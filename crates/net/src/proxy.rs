@@ -1,0 +1,179 @@
+//! The PROXY protocol, versions 1 and 2, without I/O: who the client of a load balancer really is.
+//!
+//! - The verdict does not depend on how the bytes were split: a prefix is incomplete or has the same verdict.
+//! - A header is bounded ([`V1_BYTES_MAX`], [`V2_BYTES_MAX`]); what is longer is refused before it has arrived.
+//! - Source: `doc/proxy-protocol.txt` of HAProxy.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Longest header of version 1 in bytes, line end included.
+pub const V1_BYTES_MAX: usize = 107;
+/// Longest header of version 2 in bytes: addresses and as much of additional fields (TLVs) as anybody sends.
+pub const V2_BYTES_MAX: usize = 4096;
+
+/// What every header of version 2 begins with.
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Signature, version and command, family, length.
+const V2_FIXED_BYTES: usize = 16;
+
+/// Which versions are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// The line of text.
+    V1,
+    /// The binary header.
+    V2,
+    /// Either.
+    Any,
+}
+
+/// A header that is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyHeader {
+    /// How many bytes it takes; HTTP begins after them.
+    pub len: usize,
+    /// The client. `None`: the connection's own peer is meant, as for a health check (`LOCAL`) or `UNKNOWN`.
+    pub source: Option<SocketAddr>,
+}
+
+/// Why a header is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyError {
+    /// The connection does not begin with a header of an accepted version.
+    Missing,
+    /// It begins like a header and is none.
+    Malformed,
+    /// It is longer than any header may be.
+    TooLong,
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            ProxyError::Missing => "the PROXY header is missing",
+            ProxyError::Malformed => "the PROXY header is malformed",
+            ProxyError::TooLong => "the PROXY header is too long",
+        })
+    }
+}
+
+impl std::error::Error for ProxyError {}
+
+/// Parses the header at the beginning of a connection. `Ok(None)`: nothing wrong so far, more bytes are needed.
+///
+/// # Errors
+///
+/// The first certain fault.
+pub fn parse_proxy(bytes: &[u8], version: ProxyVersion) -> Result<Option<ProxyHeader>, ProxyError> {
+    let (one, two) = match version {
+        ProxyVersion::V1 => (true, false),
+        ProxyVersion::V2 => (false, true),
+        ProxyVersion::Any => (true, true),
+    };
+    match bytes.first() {
+        None => Ok(None),
+        Some(b'P') if one => parse_v1(bytes),
+        Some(b'\r') if two => parse_v2(bytes),
+        Some(_) => Err(ProxyError::Missing),
+    }
+}
+
+/// Whether `bytes` begin with `start`; `None`: they end before that is certain.
+fn begins_with(bytes: &[u8], start: &[u8]) -> Option<bool> {
+    let common = bytes.len().min(start.len());
+    if bytes[..common] != start[..common] {
+        return Some(false);
+    }
+    (common == start.len()).then_some(true)
+}
+
+fn parse_v1(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyError> {
+    match begins_with(bytes, b"PROXY ") {
+        None => return Ok(None),
+        Some(false) => return Err(ProxyError::Missing),
+        Some(true) => (),
+    }
+    let within = &bytes[..bytes.len().min(V1_BYTES_MAX)];
+    let Some(end) = within.windows(2).position(|pair| pair == b"\r\n") else {
+        return if within.len() == V1_BYTES_MAX { Err(ProxyError::TooLong) } else { Ok(None) };
+    };
+    let line = std::str::from_utf8(&bytes[..end]).map_err(|_| ProxyError::Malformed)?;
+    let source = v1_source(line).ok_or(ProxyError::Malformed)?;
+    Ok(Some(ProxyHeader { len: end + 2, source }))
+}
+
+/// `PROXY TCP4|TCP6 SOURCE DESTINATION PORT PORT`, or `PROXY UNKNOWN` and anything.
+fn v1_source(line: &str) -> Option<Option<SocketAddr>> {
+    let mut words = line.split(' ').skip(1);
+    let family = words.next()?;
+    let address = |text: &str| -> Option<IpAddr> {
+        match family {
+            "TCP4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::from),
+            "TCP6" => text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
+            _ => None,
+        }
+    };
+    if family == "UNKNOWN" {
+        return Some(None);
+    }
+    let (source, _) = (address(words.next()?)?, address(words.next()?)?);
+    let (port, _) = (port(words.next()?)?, port(words.next()?)?);
+    words.next().is_none().then(|| Some(SocketAddr::new(source.to_canonical(), port)))
+}
+
+/// A port without sign or leading zeros.
+fn port(text: &str) -> Option<u16> {
+    let is_plain =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|_| is_plain)
+}
+
+fn parse_v2(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyError> {
+    match begins_with(bytes, SIGNATURE) {
+        None => return Ok(None),
+        Some(false) => return Err(ProxyError::Missing),
+        Some(true) => (),
+    }
+    let Some(&command) = bytes.get(12) else { return Ok(None) };
+    let is_local = match command {
+        0x20 => true,
+        0x21 => false,
+        _ => return Err(ProxyError::Malformed),
+    };
+    let Some(&family) = bytes.get(13) else { return Ok(None) };
+    // What a LOCAL connection says of addresses is to be skipped, whatever it is.
+    let address_bytes = match family {
+        _ if is_local => 0,
+        0x00 => 0,
+        0x11 => 12,
+        0x21 => 36,
+        0x31 => 216,
+        // Datagrams do not arrive over a stream; the rest is reserved.
+        _ => return Err(ProxyError::Malformed),
+    };
+    let (Some(&high), Some(&low)) = (bytes.get(14), bytes.get(15)) else { return Ok(None) };
+    let rest = usize::from(u16::from_be_bytes([high, low]));
+    if rest < address_bytes {
+        return Err(ProxyError::Malformed);
+    }
+    let len = V2_FIXED_BYTES + rest;
+    if V2_BYTES_MAX < len {
+        return Err(ProxyError::TooLong);
+    }
+    let Some(body) = bytes.get(V2_FIXED_BYTES..len) else { return Ok(None) };
+    let source = match (is_local, family) {
+        (false, 0x11) => v2_source::<4>(body).map(|(ip, port)| (IpAddr::from(ip), port)),
+        (false, 0x21) => v2_source::<16>(body).map(|(ip, port)| (IpAddr::from(ip), port)),
+        _ => None,
+    };
+    let source = source.map(|(ip, port)| SocketAddr::new(ip.to_canonical(), port));
+    Ok(Some(ProxyHeader { len, source }))
+}
+
+/// Source address and port in front of `body`: two addresses of `N` bytes, then two ports.
+fn v2_source<const N: usize>(body: &[u8]) -> Option<([u8; N], u16)> {
+    let address = body.first_chunk::<N>()?;
+    let port = body.get(2 * N..)?.first_chunk::<2>()?;
+    Some((*address, u16::from_be_bytes(*port)))
+}
