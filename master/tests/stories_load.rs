@@ -55,7 +55,7 @@ fn twenty_reloads_lose_nothing_over_kept_connections() {
     let loads = [
         Load::get(server.endpoint(), "/json", SATURATING).clients(6),
         Load::get(server.endpoint(), "/json", IDLING).clients(16),
-        // The bundled application takes no POST; a POST is refused only after it was read in full.
+        // The bundled application takes no POST: its refusal is the answer, and the body has to be read past.
         Load::post(server.endpoint(), "/json", &body, IDLING).clients(8).expecting(&[405]),
     ];
     let running = loads.map(|load| load.duration(5 * BOUND).start());
