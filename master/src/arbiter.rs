@@ -5,6 +5,7 @@
 //! - All deadlines are by a clock that stands still while the master itself does, so a stopped master kills nobody.
 
 mod act;
+mod admin;
 mod boot;
 mod companion;
 mod departure;
@@ -35,6 +36,7 @@ use crate::oom::OomKills;
 use crate::pidfile::PidFile;
 use crate::process::{Environment, Process};
 
+use admin::Admin;
 pub use boot::StartError;
 use companion::Companion;
 use manager::Manager;
@@ -82,6 +84,7 @@ pub struct Arbiter {
     generations: BTreeMap<u32, Generation>,
     last_generation: u32,
     companion: Option<Companion>,
+    admin: Admin,
     /// When the listeners' queues are looked at again.
     queues_at: Instant,
     reload: ReloadBook,
@@ -104,6 +107,7 @@ impl Arbiter {
             self.look_for_wear();
             self.act();
             self.tend_companion();
+            self.tend_admin();
             self.sample_queues(Instant::now());
             self.publish();
             if let Some(code) = self.is_over() {
@@ -194,6 +198,7 @@ impl Arbiter {
             .into_iter()
             .chain(graces)
             .chain(companion)
+            .chain(self.admin.next_deadline())
             .chain(self.stop.as_ref().and_then(StopBook::next_deadline))
             .filter(|deadline| now < *deadline)
             .min()

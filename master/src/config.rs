@@ -122,6 +122,7 @@ impl Invocation {
                         None
                     });
                 check_database(&resolved, &mut problems);
+                check_admin(&resolved, &mut problems);
                 match app {
                     Ok(app) if problems.is_empty() => {
                         Ok(Loaded { resolved, addresses, app, credentials, warnings, directory })
@@ -228,6 +229,15 @@ fn check_database(resolved: &Resolved, problems: &mut Vec<Problem>) {
     if database != "embedded" && !is_url && !database.contains('=') {
         let message = "database is neither a postgresql:// URL nor `embedded`".to_owned();
         problems.push(problem(resolved, &["database"], message));
+    }
+}
+
+fn check_admin(resolved: &Resolved, problems: &mut Vec<Problem>) {
+    for text in &resolved.settings.admin_bind {
+        if let Err(error) = text.parse::<BindAddr>() {
+            let message = format!("admin_bind is {text:?}: {error}");
+            problems.push(problem(resolved, &["admin_bind"], message));
+        }
     }
 }
 

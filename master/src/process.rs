@@ -29,6 +29,7 @@ const OURS_ALONE: &[&str] = &[
     contract::SCOREBOARD,
     contract::BLOCK,
     contract::LIFELINE,
+    contract::OBSERVED,
     contract::CMD_ARGS,
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -98,6 +99,10 @@ pub struct Orders<'a> {
     pub notify_socket: &'a std::ffi::OsStr,
     /// The listeners, in order.
     pub listeners: Vec<BorrowedFd<'a>>,
+    /// How the listeners are called, by their place.
+    pub listener_name: fn(usize) -> String,
+    /// The scoreboard, for a program that reads all of it.
+    pub observed: Option<BorrowedFd<'a>>,
     /// The sealed settings.
     pub settings: BorrowedFd<'a>,
     /// Who it is to be; `None`: who we are.
@@ -162,13 +167,16 @@ impl Process {
         }
         if !orders.listeners.is_empty() {
             let names: Vec<String> =
-                (0..orders.listeners.len()).map(contract::listener_name).collect();
+                (0..orders.listeners.len()).map(orders.listener_name).collect();
             environment.set(contract::LISTEN_FDS, &orders.listeners.len().to_string());
             environment.set(contract::LISTEN_FDNAMES, &names.join(":"));
             spawn.listen_pid = true;
         }
         environment.set(contract::SETTINGS, &spawn.pass(orders.settings).to_string());
         environment.set(contract::LIFELINE, &spawn.pass(theirs.as_fd()).to_string());
+        if let Some(scoreboard) = orders.observed {
+            environment.set(contract::OBSERVED, &spawn.pass(scoreboard).to_string());
+        }
         if let Some(worker) = &orders.worker {
             environment.set(contract::SLOT, &worker.slot.to_string());
             environment.set(contract::GENERATION, &worker.generation.to_string());

@@ -27,13 +27,17 @@ pub const BLOCK: &str = "MONOCEROS_BLOCK";
 /// Descriptor of the lifeline: a socket from the master that carries [`Order`]s; end-of-file means the master is gone.
 pub const LIFELINE: &str = "MONOCEROS_LIFELINE";
 
+/// Descriptor of the scoreboard's shared memory, for the program `admin`, which reads it all and has no block.
+pub const OBSERVED: &str = "MONOCEROS_OBSERVED";
+
 /// Prefix of the variable that sets a setting: `MONOCEROS_GRACEFUL_TIMEOUT`.
 pub const SETTING_PREFIX: &str = "MONOCEROS_";
 /// Further command line, split as a shell would, weaker than the real one.
 pub const CMD_ARGS: &str = "MONOCEROS_CMD_ARGS";
 
 /// Variables with [`SETTING_PREFIX`] that are no settings.
-pub const RESERVED: &[&str] = &[SLOT, GENERATION, SETTINGS, SCOREBOARD, BLOCK, LIFELINE, CMD_ARGS];
+pub const RESERVED: &[&str] =
+    &[SLOT, GENERATION, SETTINGS, SCOREBOARD, BLOCK, LIFELINE, OBSERVED, CMD_ARGS];
 
 /// First listening descriptor of a worker, as systemd has it.
 pub const FIRST_LISTENER: i32 = 3;
@@ -42,6 +46,12 @@ pub const FIRST_LISTENER: i32 = 3;
 #[must_use]
 pub fn listener_name(index: usize) -> String {
     format!("http.{index}")
+}
+
+/// Name of listener `index` of the program `admin`.
+#[must_use]
+pub fn admin_listener_name(index: usize) -> String {
+    format!("admin.{index}")
 }
 
 /// Index of the shard that the worker of `slot` owns within a group of `shards` listeners on one address.

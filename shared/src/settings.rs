@@ -97,6 +97,8 @@ pub enum Section {
     Database,
     /// Logs.
     Logging,
+    /// Metrics and health checks.
+    Metrics,
     /// The process: pidfile, directory, name.
     Process,
 }
@@ -161,13 +163,14 @@ impl Setting {
 
 impl Section {
     /// All sections, in reading order.
-    pub const ALL: [Section; 7] = [
+    pub const ALL: [Section; 8] = [
         Section::Config,
         Section::Sockets,
         Section::Workers,
         Section::Http,
         Section::Database,
         Section::Logging,
+        Section::Metrics,
         Section::Process,
     ];
 
@@ -181,6 +184,7 @@ impl Section {
             Section::Http => "HTTP",
             Section::Database => "Database",
             Section::Logging => "Logging",
+            Section::Metrics => "Metrics",
             Section::Process => "Process",
         }
     }

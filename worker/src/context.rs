@@ -196,6 +196,20 @@ impl Boot {
         &self.kernel.log
     }
 
+    /// Calls `action` on the worker's thread every `period`, beside the requests, until the worker ends.
+    ///
+    /// It must not wait for anything: no request is served meanwhile.
+    pub fn every(&self, period: Duration, mut action: impl FnMut() + 'static) {
+        let kernel = Rc::clone(&self.kernel);
+        self.kernel.spawned.borrow_mut().push(Box::pin(async move {
+            loop {
+                let until = kernel.clock.now() + period;
+                Sleep { kernel: Rc::clone(&kernel), until, entry: None }.await;
+                action();
+            }
+        }));
+    }
+
     /// Number of this worker's slot, from 0.
     #[must_use]
     pub fn slot(&self) -> usize {

@@ -75,7 +75,8 @@ impl Inheritance {
         let notifier = Notifier::from_env().map_err(cannot(contract::NOTIFY_SOCKET))?;
 
         let mut own = None;
-        let listeners = if inherited.is_empty() {
+        // A master that passes none wants none to be served.
+        let listeners = if inherited.is_empty() && lifeline.is_none() {
             let group = bind_alone(&settings)?;
             let listeners = group
                 .shards()

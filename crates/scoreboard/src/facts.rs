@@ -59,7 +59,37 @@ pub enum Fact {
 }
 
 impl Fact {
-    pub(crate) const COUNT: usize = Fact::LogCriticals as usize + 1;
+    /// Every fact, in the order of its word.
+    pub const ALL: [Fact; 26] = [
+        Fact::Pid,
+        Fact::StartedUnixMs,
+        Fact::Heartbeat,
+        Fact::Phase,
+        Fact::Target,
+        Fact::Generation,
+        Fact::Booting,
+        Fact::Serving,
+        Fact::Leaving,
+        Fact::Spawns,
+        Fact::SpawnFailures,
+        Fact::ExitsOk,
+        Fact::ExitsSignal,
+        Fact::ExitsError,
+        Fact::ExitsTimeout,
+        Fact::ExitsBoot,
+        Fact::ExitsRecycled,
+        Fact::ExitsReload,
+        Fact::ExitsScale,
+        Fact::ReloadsSucceeded,
+        Fact::ReloadsFailed,
+        Fact::LastReload,
+        Fact::LastReloadSuccessUnixMs,
+        Fact::LogWarnings,
+        Fact::LogErrors,
+        Fact::LogCriticals,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = Fact::ALL.len();
 }
 
 /// What the whole server is doing.

@@ -105,6 +105,8 @@ impl Arbiter {
             environment: &environment,
             notify_socket: self.receiver.name(),
             listeners: generation.listeners(),
+            listener_name: shared::contract::listener_name,
+            observed: None,
             settings: generation.sealed(),
             credentials: generation.loaded.credentials.clone(),
             worker: Some(WorkerOrders {

@@ -14,6 +14,7 @@ use scoreboard::Scoreboard;
 use shared::settings::Place;
 use sys::signal::SignalFd;
 
+use super::admin::Admin;
 use super::hear::SIGNALS;
 use super::manager::Manager;
 use super::reload::ReloadBook;
@@ -107,6 +108,7 @@ impl Arbiter {
             generations: BTreeMap::new(),
             last_generation: 0,
             companion: None,
+            admin: Admin::new(now),
             queues_at: now,
             reload: ReloadBook::default(),
             stop: None,
@@ -119,6 +121,7 @@ impl Arbiter {
         arbiter.introduce();
         arbiter.set_title(&generation);
         arbiter.report_listening(&generation);
+        arbiter.want_admin(generation.settings(), generation.loaded.credentials.as_ref());
         let wants_companion = generation.wants_embedded();
         arbiter.generations.insert(0, generation);
         if wants_companion {

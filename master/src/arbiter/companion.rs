@@ -134,6 +134,8 @@ impl Arbiter {
             environment: &self.environment,
             notify_socket: self.receiver.name(),
             listeners: Vec::new(),
+            listener_name: shared::contract::listener_name,
+            observed: None,
             settings: newest.sealed(),
             credentials: None,
             worker: None,

@@ -38,7 +38,9 @@ impl Arbiter {
         let last = process.block.map(|block| self.scoreboard.release(block, cpu_ns));
         let requests = last.filter(|_| is_counted).map(|last| last.get(Counter::RequestsDone));
         let Some(slot) = process.slot else {
-            self.companion_ended(id, &process, ended);
+            if !self.admin_ended(id, &process, ended) {
+                self.companion_ended(id, &process, ended);
+            }
             return;
         };
         let now = self.now();

@@ -98,7 +98,7 @@ impl Arbiter {
         if notice.ready {
             if is_worker {
                 self.worker_is_ready(id);
-            } else {
+            } else if !self.admin_is_ready(id) {
                 self.companion_is_ready(id);
             }
         }

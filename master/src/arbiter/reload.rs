@@ -153,7 +153,9 @@ impl Arbiter {
         self.set_title(new);
         self.fleet.prove(number, new_limits, drain_from, now);
         self.fleet.set_target(target, now);
+        let (settings, as_who) = (settings.clone(), new.loaded.credentials.clone());
         self.reload.candidate = None;
+        self.want_admin(&settings, as_who.as_ref());
     }
 
     pub(super) fn finish_reload(&mut self, now: Instant) {

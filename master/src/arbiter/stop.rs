@@ -161,7 +161,9 @@ impl Arbiter {
         let now = self.now();
         let stop = self.stop.as_mut()?;
         if self.fleet.is_empty() {
-            return if self.companion_has_left() {
+            // Both at once: neither needs the other.
+            let has_left = [self.admin_has_left(), self.companion_has_left()];
+            return if has_left == [true, true] {
                 self.stop.as_ref().map(|stop| stop.code)
             } else {
                 None
@@ -190,6 +192,7 @@ impl Arbiter {
         for (_, generation) in std::mem::take(&mut self.generations) {
             self.close(generation);
         }
+        self.leave_admin();
         let line = "Shutting down: Master";
         if code == exit::OK {
             self.journal.info(line)

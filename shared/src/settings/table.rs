@@ -303,6 +303,40 @@ settings! {
         section: Section::Logging, meta: "LEVEL", flag: "log-level", on_reload: OnReload::AtOnce,
     }
 
+    // ---- Metrics ----------------------------------------------------------------------------------------------------
+
+    /// Address for metrics, health checks and the status page; may be given several times.
+    ///
+    /// Forms as for `bind`; a unix socket is open to its owner only. Unset, there is none. Served by a process of its
+    /// own, so that it answers when workers hang: `/metrics`, `/livez`, `/readyz`, `/status`, `/status.json`.
+    admin_bind: Vec<String> = "", parse::addresses, {
+        kind: Kind::List, section: Section::Metrics, meta: "ADDRESS", on_reload: OnReload::AtOnce,
+    }
+
+    /// StatsD server that gets the counters once a second: `HOST:PORT` (UDP) or `unix://PATH` (datagrams).
+    ///
+    statsd_host: Option<String> = "", statsd_host, {
+        section: Section::Metrics, meta: "ADDRESS", on_reload: OnReload::AtOnce,
+    }
+
+    /// Put in front of every StatsD name, with a dot after it.
+    ///
+    statsd_prefix: Option<String> = "", statsd_text, {
+        section: Section::Metrics, meta: "PREFIX", on_reload: OnReload::AtOnce,
+    }
+
+    /// Tags added to every StatsD value, in DogStatsD's form: `env:production,team:web`.
+    ///
+    dogstatsd_tags: Option<String> = "", statsd_text, {
+        section: Section::Metrics, meta: "TAGS", on_reload: OnReload::AtOnce,
+    }
+
+    /// Sends the number of connections that wait to be accepted to StatsD, too.
+    ///
+    enable_backlog_metric: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Metrics, on_reload: OnReload::AtOnce,
+    }
+
     // ---- Process ----------------------------------------------------------------------------------------------------
 
     /// File that holds the master's process id while it runs; a lock on it keeps a second master out.
@@ -386,6 +420,28 @@ impl Settings {
     pub fn request_limit(&self) -> Option<Duration> {
         Settings::limit(self.request_timeout.unwrap_or(self.timeout))
     }
+}
+
+/// A name or number and a port, or a socket in the file system. Looked up later, by the sender.
+fn statsd_host(slot: &mut Option<String>, text: &str) -> Result<(), String> {
+    let is_path = text.strip_prefix("unix:").is_some_and(|path| !path.trim_matches('/').is_empty());
+    let is_host = text
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0));
+    if text.contains('\0') || !(is_path || is_host) {
+        return Err("HOST:PORT or unix://PATH".into());
+    }
+    *slot = Some(text.to_owned());
+    Ok(())
+}
+
+/// Part of a StatsD line: what ends a line or a value would forge another one.
+fn statsd_text(slot: &mut Option<String>, text: &str) -> Result<(), String> {
+    if text.contains(|c: char| c.is_control() || c == '|') {
+        return Err("text without | and line ends".into());
+    }
+    *slot = (!text.is_empty()).then(|| text.to_owned());
+    Ok(())
 }
 
 fn log_level(slot: &mut LogLevel, text: &str) -> Result<(), String> {
