@@ -9,11 +9,21 @@ use http1::Stamp;
 #[derive(Debug)]
 pub(crate) struct Clock {
     now: Cell<Instant>,
+    /// One moment on both scales.
+    origin: (Instant, u64),
 }
 
 impl Clock {
     pub(crate) fn new() -> Clock {
-        Clock { now: Cell::new(Instant::now()) }
+        let now = Instant::now();
+        Clock { now: Cell::new(now), origin: (now, sys::clock::monotonic()) }
+    }
+
+    /// `time` in nanoseconds of `CLOCK_MONOTONIC`, which is the scoreboard's scale.
+    pub(crate) fn nanoseconds(&self, time: Instant) -> u64 {
+        let (origin, nanoseconds) = self.origin;
+        // Nobody's process lives for 584 years.
+        nanoseconds + time.saturating_duration_since(origin).as_nanos() as u64
     }
 
     /// Reads the time. Once per wake-up.

@@ -295,3 +295,14 @@ impl Connection {
         TaskKey::Connection(self.token.0 as u32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // Its buffers go back to the pool between requests, so this is nearly all that it costs.
+        assert!(size_of::<Connection>() <= 512, "{} bytes", size_of::<Connection>());
+    }
+}

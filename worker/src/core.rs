@@ -82,6 +82,8 @@ pub(crate) struct Core {
     pub(crate) scratch: Vec<u8>,
     /// `CLOCK_MONOTONIC` in nanoseconds, as it was read last.
     pub(crate) tick: u64,
+    /// A task was polled, so that the database may have been asked something.
+    pub(crate) has_asked: bool,
     /// Statuses of answers given since `tick`, to be counted with the time they took.
     pub(crate) answered: Vec<(Tag, u16)>,
 }
@@ -106,6 +108,7 @@ impl Core {
             fields: FieldStorage::new(),
             scratch: vec![0; SCRATCH_BYTES],
             tick: sys::clock::monotonic(),
+            has_asked: true,
             answered: Vec::new(),
         }
     }

@@ -81,7 +81,11 @@ pub(crate) struct EventLoop {
     ready_shards: Vec<usize>,
     /// `CLOCK_MONOTONIC` in nanoseconds when this turn began.
     began: u64,
+    /// When the last turn ended; the wait begins there.
+    ended: Instant,
     heartbeat_at: Instant,
+    /// When the database wants to be called.
+    database_due: Option<Instant>,
     /// The last attempt to accept failed.
     accept_fails: bool,
     /// The database's counters as far as the scoreboard has them.
@@ -127,7 +131,9 @@ impl EventLoop {
             woken: Vec::new(),
             ready_shards: Vec::new(),
             began: 0,
+            ended: now,
             heartbeat_at: now,
+            database_due: None,
             accept_fails: false,
             database_counted: pg::Counters::default(),
         })
@@ -157,7 +163,7 @@ impl EventLoop {
         let Some(mut events) = self.events.take() else { return Ok(Turn::Over) };
         self.wait(&mut events, timeout)?;
         let now = self.core.kernel.clock.update();
-        self.began = sys::clock::monotonic();
+        self.began = self.core.kernel.clock.nanoseconds(now);
         self.core.tick = self.began;
         self.core.date.update(now);
 
@@ -167,15 +173,17 @@ impl EventLoop {
         }
         // What the clients asked is on its way while the answers to earlier questions are read.
         self.run_tasks();
-        self.core.kernel.database.flush(now);
+        self.flush_database(now);
         for event in events.iter().filter(|event| FIRST_DATABASE <= event.token().0) {
             self.core.kernel.database.on_ready(event, now);
+            self.core.has_asked = true;
         }
         self.run_tasks();
-        self.core.kernel.database.flush(now);
+        self.flush_database(now);
         self.events = Some(events);
 
         self.expire(now);
+        self.flush_database(now);
         self.beat(now);
         Ok(if self.is_over(now) { Turn::Over } else { Turn::GoOn })
     }
@@ -193,10 +201,17 @@ impl EventLoop {
         is_over
     }
 
+    /// Sends what tasks asked of the database since the last call, if any did.
+    fn flush_database(&mut self, now: Instant) {
+        if std::mem::take(&mut self.core.has_asked) {
+            self.core.kernel.database.flush(now);
+        }
+    }
+
     fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         let wait = if self.core.queue.park() {
             let until = self.next_deadline();
-            let wait = until.saturating_duration_since(Instant::now());
+            let wait = until.saturating_duration_since(self.ended);
             timeout.map_or(wait, |timeout| timeout.min(wait))
         } else {
             Duration::ZERO
@@ -213,10 +228,11 @@ impl EventLoop {
     /// When the next thing is due. Never later than the next heartbeat.
     fn next_deadline(&mut self) -> Instant {
         let kernel = &self.core.kernel;
+        self.database_due = kernel.database.next_deadline();
         let others = [
             self.timers.next_deadline(),
             kernel.sleeps.borrow().next(),
-            kernel.database.next_deadline(),
+            self.database_due,
             self.shards.next_deadline(),
             self.core.drain.next_deadline(),
         ];
@@ -377,6 +393,7 @@ impl EventLoop {
     fn poll_spawned(&mut self, index: u32) {
         let Some(spawned) = self.spawned.get_mut(index) else { return };
         spawned.inside.before_poll();
+        self.core.has_asked = true;
         let mut context = Context::from_waker(&spawned.waker);
         let polled = panics::catch(|| spawned.future.as_mut().poll(&mut context));
         if let Err(panic) = &polled {
@@ -408,8 +425,10 @@ impl EventLoop {
             self.close(index);
         }
         self.core.kernel.sleeps.borrow_mut().expire(now);
-        if self.core.kernel.database.next_deadline().is_some_and(|at| at <= now) {
+        // As it was before the wait; what has changed since is seen before the next one.
+        if self.database_due.is_some_and(|at| at <= now) {
             self.core.kernel.database.on_deadline(now);
+            self.core.has_asked = true;
         }
         if self.shards.on_deadline(&self.poll, now) {
             self.sweep(ACCEPTS_PER_WAKE_MAX);
@@ -425,7 +444,8 @@ impl EventLoop {
 
     /// Says "alive", and how busy this turn was.
     fn beat(&mut self, now: Instant) {
-        let ended = sys::clock::monotonic();
+        self.ended = Instant::now();
+        let ended = self.core.kernel.clock.nanoseconds(self.ended);
         self.core.block.beat(ended);
         self.core.block.add(Counter::BusyNanoseconds, ended.saturating_sub(self.began));
         if self.heartbeat_at <= now {

@@ -176,7 +176,8 @@ fn while_the_database_is_away_its_routes_are_503_and_the_others_go_on() {
         postgres.resume();
         let began = Instant::now();
         until(|| worker.get("/db").status == 200, || format!("no /db within {PATIENCE:?}"));
-        assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+        // Within a second, on a machine that has nothing else to do.
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     }
     worker.await_log("[WARNING] Database connection lost");
     // One line for each outage that outlasts an attempt, however many attempts there were.

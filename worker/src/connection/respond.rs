@@ -64,6 +64,7 @@ impl Connection {
         let State::Handling(handling) = &mut self.state else { return };
         let (inside, waker) = self.waker.get_or_insert_with(|| TaskWaker::new(&core.queue, key));
         inside.before_poll();
+        core.has_asked = true;
         let mut context = Context::from_waker(waker);
         let polled = panics::catch(|| handling.task.as_mut().poll(&mut context));
         core.block.let_go();
