@@ -20,17 +20,9 @@ use link::Link;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Stack of a coroutine, in words; one that is too small would end the program at its guard page.
-const STACK_WORDS: usize = 0x2000;
-/// Coroutines kept for reuse.
-const COROUTINES: usize = 10_000;
-
 fn main() -> io::Result<()> {
     let options = Options::from_args();
-    may::config()
-        .set_workers(options.workers)
-        .set_stack_size(STACK_WORDS)
-        .set_pool_capacity(COROUTINES);
+    may::config().set_workers(options.workers);
     // The load generator and PostgreSQL share the cores.
     may::config().set_worker_pin(false);
     let links = (0..options.workers)
