@@ -40,7 +40,7 @@ mod snapshot;
 mod words;
 
 pub use block::{Block, RequestInHand, State};
-pub use board::Scoreboard;
+pub use board::{BLOCKS_MAX, Scoreboard};
 pub use counters::{Counter, Counters, Gauge, Histogram, LATENCY_BOUNDS_NS};
 pub use facts::{Fact, ListenerFacts, Master, Phase};
 pub use layout::{
