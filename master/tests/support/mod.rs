@@ -69,17 +69,18 @@ impl Drop for Folder {
     }
 }
 
-/// The master's program. The bundled worker lies beside it, built when it is missing or old.
+/// The master's program. The bundled worker and `admin` lie beside it, built when they are missing or old.
 pub fn master() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     let master = Path::new(env!("CARGO_BIN_EXE_master"));
     BUILT.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--package", "worker", "--bin", "worker"]);
+        cargo.args(["--package", "admin", "--bin", "admin"]);
         if master.parent().is_some_and(|folder| folder.ends_with("release")) {
             cargo.arg("--release");
         }
-        assert!(cargo.status().unwrap().success(), "the bundled worker must build");
+        assert!(cargo.status().unwrap().success(), "the bundled worker and admin must build");
     });
     master
 }
