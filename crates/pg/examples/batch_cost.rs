@@ -4,7 +4,8 @@
 //!
 //! Both run on one thread and pipeline over one connection; each of TASKS tasks asks its next batch when it has the
 //! answers to the last. Printed: CPU microseconds per batch of this process and of the server's backend (scheduler
-//! statistics), and batches per second. Rounds alternate; only ratios within one run mean anything.
+//! statistics), batches per second, turns of our loop and sleeps of the backend per batch. Rounds alternate; only
+//! ratios within one run mean anything.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -28,6 +29,13 @@ const ROUNDS: usize = 11;
 const WORLDS: i32 = 10_000;
 const SQL: &str = "SELECT id, randomnumber FROM world WHERE id = $1";
 
+/// How often a process has waited so far.
+fn sleeps(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
 /// Nanoseconds on a CPU so far.
 fn cpu(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
@@ -36,6 +44,7 @@ fn cpu(pid: u32) -> u64 {
 
 #[derive(Clone, Copy)]
 struct Cost {
+    sleeps: f64,
     client: f64,
     server: f64,
     rate: f64,
@@ -44,9 +53,12 @@ struct Cost {
 
 fn measure(backend: u32, run: impl FnOnce() -> u64) -> Cost {
     let (client, server, begun) = (cpu(std::process::id()), cpu(backend), Instant::now());
+    let slept = sleeps(backend);
     let batches = run() as f64;
+    let slept = sleeps(backend) - slept;
     let (client, server) = (cpu(std::process::id()) - client, cpu(backend) - server);
     Cost {
+        sleeps: slept as f64 / batches,
         client: client as f64 / 1000.0 / batches,
         server: server as f64 / 1000.0 / batches,
         rate: batches / begun.elapsed().as_secs_f64(),
@@ -209,8 +221,8 @@ fn main() {
         if unix { "unix socket" } else { "TCP" }
     );
     println!(
-        "{:>16} {:>10} {:>10} {:>12} {:>8} {:>8}",
-        "", "client µs", "server µs", "batches/s", "turns", "ratio"
+        "{:>16} {:>10} {:>10} {:>12} {:>8} {:>8} {:>8}",
+        "", "client µs", "server µs", "batches/s", "turns", "sleeps", "ratio"
     );
     let mut found = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
@@ -234,10 +246,11 @@ fn main() {
     for (name, costs) in ["this crate", "no low water", "tokio-postgres"].iter().zip(&found) {
         let client = median(costs, |cost| cost.client);
         println!(
-            "{name:>16} {client:>10.1} {:>10.1} {:>12.0} {:>8.2} {:>8.2}",
+            "{name:>16} {client:>10.1} {:>10.1} {:>12.0} {:>8.2} {:>8.2} {:>8.2}",
             median(costs, |cost| cost.server),
             median(costs, |cost| cost.rate),
             median(costs, |cost| cost.turns),
+            median(costs, |cost| cost.sleeps),
             client / theirs,
         );
     }
