@@ -65,7 +65,7 @@ impl Inheritance {
                 let bytes = sys::shm::read_sealed(&fd).map_err(cannot(contract::SETTINGS))?;
                 serde_json::from_slice(&bytes).map_err(cannot(contract::SETTINGS))?
             }
-            None => standalone_settings(),
+            None => standalone_settings()?,
         };
         let lifeline = inherited_fd(contract::LIFELINE)?.map(Lifeline::new).transpose();
         let lifeline = lifeline.map_err(cannot(contract::LIFELINE))?;
@@ -142,14 +142,14 @@ fn block() -> Result<Block<'static>, ContractError> {
     board.leak().block(index).ok_or_else(|| cannot(contract::BLOCK)("there is no such block"))
 }
 
-/// Alone there is no master that would have resolved anything: defaults and the environment.
-fn standalone_settings() -> Settings {
-    let mut settings = Settings::default();
-    if let Ok(port) = std::env::var("PORT") {
-        settings.bind = vec![format!("127.0.0.1:{port}")];
-    }
-    settings.database = std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
-    settings
+/// Alone there is no master that would have resolved anything: the defaults, and the settings' variables.
+fn standalone_settings() -> Result<Settings, ContractError> {
+    let variables: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let (assignments, _) = shared::settings::environment(&variables);
+    let resolved = shared::settings::resolve(&assignments).map_err(cannot("the settings"))?;
+    Ok(resolved.settings)
 }
 
 fn bind_alone(settings: &Settings) -> Result<ListenerGroup, ContractError> {

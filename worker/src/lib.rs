@@ -43,7 +43,7 @@
 //!   ([`RequestBody::chunk`]).
 //! - Time limits on everything a client, a handler or the database can be slow at. A panic is a 500 and a log line.
 //! - The worker's side of the contract with its master: readiness, heartbeat, drain, reopened logs. Started by hand,
-//!   the same program serves alone on `127.0.0.1:$PORT`.
+//!   the same program serves alone.
 //!
 //! # What it never does
 //!

@@ -36,7 +36,8 @@ const DATABASE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// `build` is called once, after settings, log and database handle are there. An error from it ends the worker with
 /// exit code 4, "application not loadable", which tells a master not to try again and again.
 ///
-/// Without a master the program binds `127.0.0.1:$PORT` (8000) by itself.
+/// Without a master the program binds by itself, by the settings' variables: `$MONOCEROS_BIND`, else `0.0.0.0:$PORT`,
+/// else `127.0.0.1:8000`.
 pub fn run<S: 'static>(build: impl FnOnce(&Boot) -> Result<App<S>, BootError>) -> ExitCode {
     let code = match Inheritance::take() {
         Ok(inheritance) => serve(inheritance, build),
@@ -103,6 +104,9 @@ fn serve<S: 'static>(
         Ok(mut event_loop) => match until_ready(&mut event_loop) {
             Ok(Turn::GoOn) => {
                 block.set_state(State::Ready);
+                if let Some(group) = &own {
+                    kernel.log.info(format_args!("Listening at: {} ({pid})", group.addr()));
+                }
                 tell("READY=1");
                 go_on(&mut event_loop)
             }

@@ -262,3 +262,37 @@ fn connections_that_were_read_leave_no_reset_behind() {
     }
     worker.stop();
 }
+
+#[test]
+fn without_a_master_a_worker_binds_and_serves_by_itself() {
+    use std::io::{BufRead, BufReader};
+    let mut child = std::process::Command::new(bundled())
+        .env_clear()
+        .env("MONOCEROS_BIND", "127.0.0.1:0")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let listening = lines
+        .find_map(|line| Some(line.unwrap().split_once("Listening at: http://")?.1.to_owned()));
+    let address = listening.unwrap().split(' ').next().unwrap().parse().unwrap();
+    let mut client = common::Client::to(address);
+    client.get("/json").expect(200);
+    drop(client);
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_setting_that_cannot_be_understood_is_told_and_ends_the_boot() {
+    let output = std::process::Command::new(bundled())
+        .env_clear()
+        .env("MONOCEROS_KEEPALIVE", "soon")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("[ERROR] cannot take over the settings: "), "{log}");
+    assert!(log.contains("MONOCEROS_KEEPALIVE"), "{log}");
+}
