@@ -14,6 +14,7 @@ mod hear;
 mod manager;
 mod reload;
 mod stop;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -43,6 +44,7 @@ use manager::Manager;
 use reload::ReloadBook;
 pub use reload::chain;
 use stop::StopBook;
+use upgrade::Peer;
 
 /// Something that happened outside. Deadlines are no events: the plan looks at the clock after every wait.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ enum Event {
     Notice(Pid, Notice),
     /// A child ended, or an orphan if there is no id.
     Ended(Option<Id>),
+    /// The other master of an upgrade said something.
+    Peer,
 }
 
 /// Longest wait: heartbeats are looked at this often, and a systemd watchdog is fed.
@@ -90,6 +94,10 @@ pub struct Arbiter {
     reload: ReloadBook,
     stop: Option<StopBook>,
     pidfile: Option<PidFile>,
+    /// The other master of an upgrade under way.
+    peer: Option<Peer>,
+    /// Another master serves, or will, on the same listeners: they are only let go of, never filtered or unlinked.
+    shares_listeners: bool,
     /// Whether the first boot is over, for better or worse, and was announced.
     is_announced: bool,
     next_look_for_wear: Instant,
@@ -108,6 +116,7 @@ impl Arbiter {
             self.act();
             self.tend_companion();
             self.tend_admin();
+            self.tend_upgrade();
             self.sample_queues(Instant::now());
             self.publish();
             if let Some(code) = self.is_over() {
@@ -127,6 +136,7 @@ impl Arbiter {
             Event::Notice(sender, notice) => self.hear_notice(sender, notice),
             Event::Ended(Some(id)) => self.bury(id),
             Event::Ended(None) => self.bury_orphans(),
+            Event::Peer => self.hear_peer(),
         }
     }
 
@@ -156,6 +166,7 @@ impl Arbiter {
         polled.extend(
             self.processes.values().map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)),
         );
+        polled.extend(self.peer.iter().map(|peer| PollFd::new(peer.as_fd(), PollFlags::POLLIN)));
         let pause = self.clock.sleeps(real, wait);
         // An error is EINTR or a lack of kernel memory: nothing is readable then, and the next turn asks again.
         let _ = poll(&mut polled, timeout);
@@ -164,18 +175,18 @@ impl Arbiter {
         if let Some(pause) = pause.max(self.clock.wakes(Instant::now())) {
             self.fleet.resumed_at = self.now();
             let pause_s = pause.as_secs();
-            self.journal
-                .warning(&format!("Master was paused, deadlines are moved pause_s={pause_s}"));
+            // The machine's doing, and nothing is amiss: no warning.
+            self.journal.info(&format!("Master was paused, deadlines are moved pause_s={pause_s}"));
         }
 
         let mut events = Vec::new();
+        let mut has_orphans = false;
         if is_ready.first() == Some(&true) {
             for (signal, _sender) in self.signals.read() {
-                events.push(if signal == Signal::SIGCHLD {
-                    Event::Ended(None)
-                } else {
-                    Event::Signal(signal)
-                });
+                match signal {
+                    Signal::SIGCHLD => has_orphans = true,
+                    signal => events.push(Event::Signal(signal)),
+                }
             }
         }
         if is_ready.get(1) == Some(&true) {
@@ -185,8 +196,13 @@ impl Arbiter {
                 events.push(Event::Notice(sender, Notice::parse(&text)));
             }
         }
+        if is_ready.get(2 + ids.len()) == Some(&true) {
+            events.push(Event::Peer);
+        }
         let ended = ids.into_iter().zip(is_ready.iter().skip(2)).filter(|(_, ended)| **ended);
         events.extend(ended.map(|(id, _)| Event::Ended(Some(id))));
+        // After our own: a dead child hides the orphans behind it until it is collected.
+        events.extend(has_orphans.then_some(Event::Ended(None)));
         events
     }
 
@@ -199,6 +215,7 @@ impl Arbiter {
             .chain(graces)
             .chain(companion)
             .chain(self.admin.next_deadline())
+            .chain(self.peer.as_ref().and_then(Peer::next_deadline))
             .chain(self.stop.as_ref().and_then(StopBook::next_deadline))
             .filter(|deadline| now < *deadline)
             .min()

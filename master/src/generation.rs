@@ -72,6 +72,18 @@ impl Listening {
             .collect()
     }
 
+    /// The listeners of `address`; `None`: somebody outside opened and holds them.
+    #[must_use]
+    pub fn new(address: Option<BindAddr>, group: ListenerGroup) -> Listening {
+        Listening { address, group }
+    }
+
+    /// The address as the settings have it; `None`: inherited.
+    #[must_use]
+    pub fn address(&self) -> Option<&BindAddr> {
+        self.address.as_ref()
+    }
+
     /// Takes over listeners that somebody else opened.
     ///
     /// # Errors

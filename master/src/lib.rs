@@ -14,6 +14,7 @@ pub mod config;
 pub mod daemon;
 pub mod fleet;
 pub mod generation;
+pub mod handover;
 pub mod identity;
 pub mod journal;
 pub mod oom;

@@ -12,6 +12,7 @@ use master::arbiter::Arbiter;
 use master::companion::{self, EMBEDDED_COMMAND};
 use master::config::{Invocation, LoadError, Loaded};
 use master::daemon;
+use master::handover::{self, Handover, RELAY_COMMAND};
 use master::journal::Journal;
 use net::inherit::Inherited;
 use shared::exit;
@@ -23,12 +24,21 @@ fn main() -> ExitCode {
 
 fn run() -> i32 {
     let mut args = env::args_os().skip(1);
-    if args.next().is_some_and(|first| first == EMBEDDED_COMMAND) {
-        return companion::embedded_postgres(args);
+    match args.next() {
+        Some(first) if first == EMBEDDED_COMMAND => return companion::embedded_postgres(args),
+        Some(first) if first == RELAY_COMMAND => {
+            return handover::relay()
+                .map_or_else(|error| fail(&error, exit::RUNTIME), |()| exit::OK);
+        }
+        _ => (),
     }
     // Before anything is opened: the numbers after 2 may be listeners that were passed to us.
     let inherited = match net::inherit::take() {
         Ok(inherited) => inherited,
+        Err(error) => return fail(&error, exit::CANNOT_BIND),
+    };
+    let handover = match handover::take() {
+        Ok(handover) => handover,
         Err(error) => return fail(&error, exit::CANNOT_BIND),
     };
     let invocation = Invocation::of_this_process();
@@ -43,19 +53,20 @@ fn run() -> i32 {
         return exit::OK;
     }
     let report = daemon::report();
-    if loaded.settings().daemon && report.is_none() {
+    if loaded.settings().daemon && report.is_none() && handover.is_none() {
         return daemon::launch(&invocation).unwrap_or_else(|error| {
             say(&format!("master: cannot start in the background: {error}"));
             exit::RUNTIME
         });
     }
-    start(invocation, loaded, inherited, report)
+    start(invocation, loaded, inherited, handover, report)
 }
 
 fn start(
     invocation: Invocation,
     loaded: Loaded,
     inherited: Vec<Inherited>,
+    handover: Option<Handover>,
     report: Option<UnixStream>,
 ) -> i32 {
     if let Err(error) = env::set_current_dir(&loaded.directory) {
@@ -70,7 +81,7 @@ fn start(
             return exit::CONFIG;
         }
     };
-    match Arbiter::start(invocation, loaded, inherited, journal.clone()) {
+    match Arbiter::start(invocation, loaded, inherited, handover, journal.clone()) {
         Ok(arbiter) => {
             if let Some(Err(error)) = report.map(daemon::begin) {
                 journal.warning(&format!("Cannot leave the terminal error={error:?}"));

@@ -35,6 +35,7 @@ const OURS_ALONE: &[&str] = &[
     "WATCHDOG_PID",
     "FDSTORE",
     "_MONOCEROS_REPORT",
+    crate::handover::OURS_ALONE,
 ];
 
 /// What every child gets of our own environment.

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Instant;
 
 use net::BindOptions;
@@ -18,11 +19,13 @@ use super::admin::Admin;
 use super::hear::SIGNALS;
 use super::manager::Manager;
 use super::reload::ReloadBook;
+use super::upgrade::Peer;
 use super::{Arbiter, PROCESSES_MAX, limits};
 use crate::clock::Clock;
 use crate::config::{Invocation, Loaded};
 use crate::fleet::{Fleet, SLOTS_MAX, Stage, State};
 use crate::generation::{Generation, Listening, OpenError};
+use crate::handover::Handover;
 use crate::journal::Journal;
 use crate::oom::OomKills;
 use crate::pidfile::{PidFile, PidFileError};
@@ -49,6 +52,7 @@ impl Arbiter {
         invocation: Invocation,
         loaded: Loaded,
         inherited: Vec<Inherited>,
+        handover: Option<Handover>,
         journal: Journal,
     ) -> Result<Arbiter, StartError> {
         let system = |what| move |error| StartError::System(what, error);
@@ -59,10 +63,11 @@ impl Arbiter {
         // A failure leaves the limit as it is, which is enough for most.
         let _ = sys::limits::raise_open_files();
         let pidfile = match &settings.pidfile {
-            Some(path) => {
+            // In an upgrade the old master has it until it goes.
+            Some(path) if handover.is_none() => {
                 Some(PidFile::acquire(path, std::process::id()).map_err(StartError::PidFile)?)
             }
-            None => None,
+            _ => None,
         };
         journal.info(&format!("Starting monoceros {}", env!("CARGO_PKG_VERSION")));
         for warning in &loaded.warnings {
@@ -76,8 +81,12 @@ impl Arbiter {
         if !inherited.is_empty() && is_bind_given {
             journal.warning("bind is not used: listeners were inherited (LISTEN_FDS)");
         }
-        let opened =
-            open(&loaded, inherited).and_then(|listening| Generation::new(0, loaded, listening));
+        let (passed, peer) = match handover {
+            Some(Handover { link, listening }) => (listening, Some(Peer::predecessor(link))),
+            None => (Vec::new(), None),
+        };
+        let opened = open(&loaded, inherited, &passed)
+            .and_then(|listening| Generation::new(0, loaded, listening));
         let generation = match opened {
             Ok(generation) => generation,
             Err(error) => {
@@ -90,7 +99,10 @@ impl Arbiter {
         let receiver = Receiver::open().map_err(system("cannot open the notify socket"))?;
         let scoreboard =
             Scoreboard::create(PROCESSES_MAX).map_err(system("cannot make the scoreboard"))?;
-        let manager = Manager::from_env(&journal);
+        let mut manager = Manager::from_env(&journal);
+        if peer.is_some() {
+            manager.fall_silent();
+        }
 
         let now = Instant::now();
         let mut arbiter = Arbiter {
@@ -113,6 +125,8 @@ impl Arbiter {
             reload: ReloadBook::default(),
             stop: None,
             pidfile,
+            shares_listeners: peer.is_some(),
+            peer,
             is_announced: false,
             next_look_for_wear: now,
             oom_kills: OomKills::find(),
@@ -168,6 +182,7 @@ impl Arbiter {
         self.journal.info(&format!("Ready workers={serving} wanted={wanted}"));
         let status = self.status();
         self.manager.tell(&format!("READY=1\nSTATUS={status}"));
+        self.tell_predecessor();
     }
 
     /// One line on the state of the server, for the service manager.
@@ -189,17 +204,23 @@ fn somaxconn() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
-/// Opens the listeners of the first generation: inherited ones, or else those of the settings.
+/// Opens the listeners of the first generation: inherited ones, or else those of the settings, as far as they were not
+/// `passed` by an old master.
 fn open(
     loaded: &Loaded,
     inherited: Vec<Inherited>,
-) -> Result<Vec<std::rc::Rc<Listening>>, OpenError> {
+    passed: &[Rc<Listening>],
+) -> Result<Vec<Rc<Listening>>, OpenError> {
+    if passed.iter().any(|listening| listening.address().is_none()) {
+        // The old master inherited them itself, so they are what there is.
+        return Ok(passed.to_vec());
+    }
     if !inherited.is_empty() {
         let fds: Vec<OwnedFd> = inherited.into_iter().map(|inherited| inherited.fd).collect();
         return Listening::adopt(fds).map_err(OpenError::Inherit);
     }
     let shards = shards(loaded);
-    Ok(Listening::open(&loaded.addresses, &[], shards, &bind_options(loaded))?)
+    Ok(Listening::open(&loaded.addresses, passed, shards, &bind_options(loaded))?)
 }
 
 /// Sockets per TCP address: one per worker, or one for programs that expect a single listener.

@@ -32,9 +32,7 @@ impl Arbiter {
             Signal::SIGTTIN => self.change_target(1),
             Signal::SIGTTOU => self.change_target(-1),
             Signal::SIGUSR1 => self.reopen_logs(),
-            Signal::SIGUSR2 => {
-                self.journal.warning("USR2 ignored: upgrading a running master is not built yet");
-            }
+            Signal::SIGUSR2 => self.ask_upgrade(),
             // Sent by every terminal that is resized, and gunicorn heeds it only when daemonized.
             Signal::SIGWINCH if self.is_daemon() => self.dismiss_workers(),
             Signal::SIGWINCH => self.journal.info("SIGWINCH ignored. Not daemonized"),

@@ -12,6 +12,8 @@ pub(super) struct Manager {
     notifier: Option<Notifier>,
     /// How often the watchdog is fed, and when next.
     watchdog: Option<(Duration, Instant)>,
+    /// Another master is the one that it listens to.
+    is_silent: bool,
 }
 
 /// The watchdog is fed this many times in its interval.
@@ -31,12 +33,23 @@ impl Manager {
         Manager {
             notifier,
             watchdog: interval.map(|interval| (interval / FEEDS_PER_INTERVAL, Instant::now())),
+            is_silent: false,
         }
+    }
+
+    /// Says nothing from now on: another master does.
+    pub(super) fn fall_silent(&mut self) {
+        self.is_silent = true;
+    }
+
+    /// Speaks from now on.
+    pub(super) fn speak_up(&mut self) {
+        self.is_silent = false;
     }
 
     /// Tells it. That it does not listen is its own affair.
     pub(super) fn tell(&self, message: &str) {
-        if let Some(notifier) = &self.notifier {
+        if let Some(notifier) = self.notifier.as_ref().filter(|_| !self.is_silent) {
             let _ = notifier.send(message);
         }
     }
@@ -60,9 +73,7 @@ impl Manager {
             && *next <= now
         {
             *next = now + *every;
-            if let Some(notifier) = &self.notifier {
-                let _ = notifier.send("WATCHDOG=1");
-            }
+            self.tell("WATCHDOG=1");
         }
     }
 

@@ -53,6 +53,9 @@ impl Arbiter {
         if !self.fleet.was_ever_ready {
             return Some("the first boot");
         }
+        if self.peer.is_some() {
+            return Some("the upgrade");
+        }
         let most = LEAVING_MAX_PER_SLOT * self.fleet.target + LEAVING_MAX_MORE;
         (most <= self.fleet.leaving.len()).then_some("older workers have finished")
     }
@@ -222,7 +225,7 @@ impl Arbiter {
     }
 
     pub(super) fn close_listening(&self, listening: Listening, address: &str) {
-        if listening.is_inherited() {
+        if listening.is_inherited() || self.shares_listeners {
             return;
         }
         if let Err(error) = listening.group.close_and_unlink() {

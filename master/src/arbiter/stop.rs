@@ -42,10 +42,14 @@ impl Arbiter {
             self.journal.info("The server is stopping already");
             return;
         }
+        if self.stop_waits_for_upgrade() {
+            return;
+        }
         let now = self.now();
         let (delay, longest) = self.stop_times();
         self.begin_stop(exit::OK, false, longest);
-        if self.fleet.serving() == 0 {
+        if self.fleet.serving() == 0 || self.shares_listeners {
+            // Nobody there, or the other master takes what comes.
             self.stop_all(now);
         } else if delay.is_zero() {
             self.settle(now);
@@ -58,6 +62,7 @@ impl Arbiter {
     }
 
     pub(super) fn ask_quick_stop(&mut self, signal: Signal) {
+        self.abandon_upgrade();
         let now = self.now();
         match &mut self.stop {
             None => {
