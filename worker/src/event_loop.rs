@@ -5,47 +5,36 @@
 //! - Tokens of connections hold a generation, so that an event for a connection that is gone never meets its successor.
 //! - The loop can be stepped ([`EventLoop::turn`]) and waited for (`AsRawFd`), so that another loop can host it.
 
-use std::future::Future;
+mod arrivals;
+mod orders;
+mod tasks;
+
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll as Polled};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use net::{Accepted, Kind, Peer};
-use scoreboard::{Counter, Gauge, State};
-use shared::contract::Order;
-use sys::Signal;
+use scoreboard::{Counter, Gauge};
 use sys::signal::Caught;
 use timer::Timers;
 
+use self::arrivals::ACCEPTS_PER_WAKE_MAX;
+use self::tasks::Spawned;
 use crate::accept::Shards;
 use crate::connection::{Activity, Connection, Readiness, Verdict};
-use crate::contract::{Lifeline, Message};
+use crate::contract::Lifeline;
 use crate::core::Core;
-use crate::drain::Farewell;
-use crate::executor::{TaskKey, TaskWaker};
+use crate::executor::TaskKey;
 use crate::panics;
 use crate::slots::Slots;
-use crate::stream::Stream;
 
 /// Time between two heartbeats of an idle worker.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 /// Events taken from one wait.
 const EVENTS_MAX: usize = 1024;
-/// Connections taken from one shard after one wake-up, before their siblings in other workers may have the rest.
-const ACCEPTS_PER_WAKE_MAX: usize = 8;
 /// After a worker was full it accepts again when one in so many places is free: arming costs a system call per shard.
 const CAPACITY_SLACK: usize = 16;
-/// Connections taken from one shard at the last stop, when nobody else will.
-const ACCEPTS_AT_END_MAX: usize = 65_536;
-/// A turn that has lasted longer than this, in nanoseconds, takes no further connections.
-const TURN_LATE_NS: u64 = 1_000_000;
-/// Times that woken tasks are polled in one turn; tasks that wake each other go on in the next.
-const TASK_ROUNDS_MAX: usize = 16;
 
 /// Tokens from here on belong to no connection: their upper half is a generation that is never given out.
 const SPECIAL: usize = (u32::MAX as usize) << 32;
@@ -55,13 +44,6 @@ const LIFELINE: Token = Token(SPECIAL + 2);
 /// The shards', then the database's.
 pub(crate) const FIRST_SHARD: usize = SPECIAL + 0x1_0000;
 pub(crate) const FIRST_DATABASE: usize = SPECIAL + 0x2_0000;
-
-/// A task that belongs to no request.
-struct Spawned {
-    future: Pin<Box<dyn Future<Output = ()>>>,
-    inside: Arc<TaskWaker>,
-    waker: std::task::Waker,
-}
 
 /// The loop of one worker.
 pub(crate) struct EventLoop {
@@ -301,109 +283,6 @@ impl EventLoop {
         }
     }
 
-    /// How many connections may be held at once.
-    fn capacity(&self) -> usize {
-        self.core.kernel.settings.worker_connections
-    }
-
-    /// Takes connections from one shard, as long as there are any, and capacity.
-    fn accept_some(&mut self, shard: usize, accepts_max: usize) {
-        for _ in 0..accepts_max {
-            // At the last stop nobody else would take them.
-            if !self.core.drain.is_draining() {
-                if self.capacity() <= self.connections.len() {
-                    self.shards.set_full(&self.poll, true);
-                    return;
-                }
-                if self.is_late() {
-                    return; // What waits is reported again, here or to a worker with more time.
-                }
-            }
-            match self.shards.accept(&self.poll, shard, self.core.now()) {
-                Ok(Some((accepted, peer))) => {
-                    self.accept_fails = false;
-                    self.welcome(accepted, peer);
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    // Once for a whole run of failures: they come ten times a second.
-                    if !std::mem::replace(&mut self.accept_fails, true) {
-                        self.core
-                            .kernel
-                            .log
-                            .error(format_args!("Cannot accept connections: {error}"));
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Whether handlers have held this turn up, so that there may be news.
-    fn is_late(&self) -> bool {
-        TURN_LATE_NS < self.core.tick.saturating_sub(self.began)
-    }
-
-    /// A new connection. Its first request has often come along, so it is read from before it is waited for.
-    fn welcome(&mut self, accepted: Accepted, peer: Peer) {
-        self.core.block.add(Counter::ConnectionsAccepted, 1);
-        let stream = match accepted.kind {
-            Kind::Tcp => Stream::tcp(accepted.fd),
-            Kind::Unix => Stream::unix(accepted.fd),
-        };
-        let token = Token(self.connections.next_token());
-        let index = self.connections.insert(Connection::new(stream, token, peer, &self.core));
-        let registry = self.poll.registry();
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        let verdict = connection.on_accept(registry, &mut self.core);
-        self.with(index, |_, _| verdict);
-    }
-
-    /// Polls the tasks that were woken, and those that they wake.
-    fn run_tasks(&mut self) {
-        for _ in 0..TASK_ROUNDS_MAX {
-            self.adopt_spawned();
-            let mut woken = std::mem::take(&mut self.woken);
-            self.core.queue.take(&mut woken);
-            if woken.is_empty() {
-                self.woken = woken;
-                return;
-            }
-            for key in woken.drain(..) {
-                match key {
-                    TaskKey::Connection(index) => self.with(index, Connection::on_wake),
-                    TaskKey::Spawned(index) => self.poll_spawned(index),
-                }
-            }
-            self.woken = woken;
-        }
-    }
-
-    /// Gives the tasks that handlers spawned their places, and begins them.
-    fn adopt_spawned(&mut self) {
-        let spawned = std::mem::take(&mut *self.core.kernel.spawned.borrow_mut());
-        for future in spawned {
-            let key = TaskKey::Spawned(self.spawned.next_token() as u32);
-            let (inside, waker) = TaskWaker::new(&self.core.queue, key);
-            waker.wake_by_ref();
-            self.spawned.insert(Spawned { future, inside, waker });
-        }
-    }
-
-    fn poll_spawned(&mut self, index: u32) {
-        let Some(spawned) = self.spawned.get_mut(index) else { return };
-        spawned.inside.before_poll();
-        self.core.has_asked = true;
-        let mut context = Context::from_waker(&spawned.waker);
-        let polled = panics::catch(|| spawned.future.as_mut().poll(&mut context));
-        if let Err(panic) = &polled {
-            self.core.kernel.log.error(format_args!("A task failed: {}", panic.text()));
-        }
-        if !matches!(polled, Ok(Polled::Pending)) {
-            self.spawned.remove(index);
-        }
-    }
-
     /// Does what is due by now.
     fn expire(&mut self, now: Instant) {
         let (connections, core) = (&mut self.connections, &mut self.core);
@@ -432,13 +311,6 @@ impl EventLoop {
         }
         if self.shards.on_deadline(&self.poll, now) {
             self.sweep(ACCEPTS_PER_WAKE_MAX);
-        }
-    }
-
-    /// Looks at every shard, woken or not.
-    fn sweep(&mut self, accepts_max: usize) {
-        for shard in 0..self.shards.len() {
-            self.accept_some(shard, accepts_max);
         }
     }
 
@@ -475,57 +347,6 @@ impl EventLoop {
         block.set(Gauge::DatabaseInFlight, database.in_flight);
         block.set(Gauge::DatabaseConnectionsUp, u64::from(self.core.kernel.database.is_up()));
         *known = database;
-    }
-
-    fn on_lifeline(&mut self) {
-        while let Some(message) = self.lifeline.as_mut().and_then(Lifeline::next) {
-            match message {
-                Message::Order(Order::ReArm) => {
-                    self.shards.re_arm(&self.poll);
-                    self.sweep(ACCEPTS_PER_WAKE_MAX);
-                }
-                Message::Order(Order::SayClose) => self.core.drain.say_close(),
-                Message::Order(Order::Final) => self.core.drain.set_final(),
-                Message::End => {
-                    self.core.kernel.log.warning(format_args!("The master is gone: finishing"));
-                    self.core.drain.set_final();
-                    self.drain();
-                }
-            }
-        }
-    }
-
-    fn on_signals(&mut self) {
-        // An order that was given before a signal was sent is carried out before it.
-        self.on_lifeline();
-        let signals = self.signals.take();
-        if signals.contains(Signal::SIGUSR1) {
-            self.core.kernel.log.reopen();
-        }
-        if signals.contains(Signal::SIGTERM) {
-            self.drain();
-        }
-        if signals.contains(Signal::SIGQUIT) || signals.contains(Signal::SIGINT) {
-            self.core.drain.quit();
-        }
-    }
-
-    /// Begins to drain.
-    fn drain(&mut self) {
-        match self.core.drain.begin(self.core.now()) {
-            Farewell::None => return,
-            Farewell::CloseListeners => (),
-            Farewell::AcceptAllThenClose => self.sweep(ACCEPTS_AT_END_MAX),
-        }
-        self.shards.close(&self.poll);
-        self.core.kernel.is_draining.set(true);
-        self.core.block.set_state(State::Draining);
-        for (index, connection) in self.connections.iter_mut() {
-            connection.on_drain(&self.core);
-            if let Some(at) = connection.deadline() {
-                self.timers.schedule(index, at);
-            }
-        }
     }
 }
 

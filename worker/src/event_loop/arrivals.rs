@@ -1,0 +1,83 @@
+//! New connections: how many are taken, from which shard, and when none is.
+
+use mio::Token;
+use net::{Accepted, Kind, Peer};
+use scoreboard::Counter;
+
+use super::EventLoop;
+use crate::connection::Connection;
+use crate::stream::Stream;
+
+/// Connections taken from one shard after one wake-up, before their siblings in other workers may have the rest.
+pub(super) const ACCEPTS_PER_WAKE_MAX: usize = 8;
+/// Connections taken from one shard at the last stop, when nobody else will.
+pub(super) const ACCEPTS_AT_END_MAX: usize = 65_536;
+/// A turn that has lasted longer than this, in nanoseconds, takes no further connections.
+const TURN_LATE_NS: u64 = 1_000_000;
+
+impl EventLoop {
+    /// How many connections may be held at once.
+    pub(super) fn capacity(&self) -> usize {
+        self.core.kernel.settings.worker_connections
+    }
+
+    /// Takes connections from one shard, as long as there are any, and capacity.
+    pub(super) fn accept_some(&mut self, shard: usize, accepts_max: usize) {
+        for _ in 0..accepts_max {
+            // At the last stop nobody else would take them.
+            if !self.core.drain.is_draining() {
+                if self.capacity() <= self.connections.len() {
+                    self.shards.set_full(&self.poll, true);
+                    return;
+                }
+                if self.is_late() {
+                    return; // What waits is reported again, here or to a worker with more time.
+                }
+            }
+            match self.shards.accept(&self.poll, shard, self.core.now()) {
+                Ok(Some((accepted, peer))) => {
+                    self.accept_fails = false;
+                    self.welcome(accepted, peer);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    // Once for a whole run of failures: they come ten times a second.
+                    if !std::mem::replace(&mut self.accept_fails, true) {
+                        self.core
+                            .kernel
+                            .log
+                            .error(format_args!("Cannot accept connections: {error}"));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether handlers have held this turn up, so that there may be news.
+    fn is_late(&self) -> bool {
+        TURN_LATE_NS < self.core.tick.saturating_sub(self.began)
+    }
+
+    /// A new connection. Its first request has often come along, so it is read from before it is waited for.
+    fn welcome(&mut self, accepted: Accepted, peer: Peer) {
+        self.core.block.add(Counter::ConnectionsAccepted, 1);
+        let stream = match accepted.kind {
+            Kind::Tcp => Stream::tcp(accepted.fd),
+            Kind::Unix => Stream::unix(accepted.fd),
+        };
+        let token = Token(self.connections.next_token());
+        let index = self.connections.insert(Connection::new(stream, token, peer, &self.core));
+        let registry = self.poll.registry();
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let verdict = connection.on_accept(registry, &mut self.core);
+        self.with(index, |_, _| verdict);
+    }
+
+    /// Looks at every shard, woken or not.
+    pub(super) fn sweep(&mut self, accepts_max: usize) {
+        for shard in 0..self.shards.len() {
+            self.accept_some(shard, accepts_max);
+        }
+    }
+}
