@@ -42,6 +42,8 @@ struct PassedGroup {
     fds: Vec<RawFd>,
     /// Device and inode of the unix socket's file that the old master made.
     path: Option<(u64, u64)>,
+    /// Whether it is the program `admin` that accepts from them.
+    is_admin: bool,
 }
 
 /// What a new master takes over.
@@ -49,26 +51,34 @@ struct PassedGroup {
 pub struct Handover {
     /// The socket to the old master.
     pub link: UnixStream,
-    /// The listeners.
+    /// The workers' listeners.
     pub listening: Vec<Rc<Listening>>,
+    /// The listeners of the program `admin`.
+    pub admin: Vec<Rc<Listening>>,
 }
 
-/// Starts `program` with our own arguments and all of `listening`; returns our end of the link to it.
+/// Starts the program at our path with our own arguments and all listeners; returns our end of the link to it.
 ///
 /// # Errors
 ///
 /// No process, memory or descriptors left. What becomes of it is told on the link.
-pub fn launch(invocation: &Invocation, listening: &[Rc<Listening>]) -> io::Result<UnixStream> {
+pub fn launch(
+    invocation: &Invocation,
+    listening: &[Rc<Listening>],
+    admin: &[Rc<Listening>],
+) -> io::Result<UnixStream> {
     let program = invocation.program.as_ref().ok_or(io::ErrorKind::NotFound)?;
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut spawn = Spawn::new(CString::new(program.as_os_str().as_bytes())?);
-    let groups = listening
-        .iter()
-        .map(|listening| PassedGroup {
+    let for_workers = listening.iter().map(|listening| (listening, false));
+    let groups = for_workers
+        .chain(admin.iter().map(|listening| (listening, true)))
+        .map(|(listening, is_admin)| PassedGroup {
             address: listening.address().map(ToString::to_string),
             fds: listening.group.shards().iter().map(|shard| spawn.pass(shard.as_fd())).collect(),
             path: listening.group.path_identity(),
+            is_admin,
         })
         .collect();
     let passed = Passed { link: spawn.pass(theirs.as_fd()), groups };
@@ -111,7 +121,7 @@ pub fn take() -> io::Result<Option<Handover>> {
     let Some(passed) = passed()? else { return Ok(None) };
     let link = UnixStream::from(sys::fd::adopt(passed.link)?);
     link.set_nonblocking(true)?;
-    let mut listening = Vec::new();
+    let (mut listening, mut admin) = (Vec::new(), Vec::new());
     for group in passed.groups {
         let fds =
             group.fds.into_iter().map(sys::fd::adopt).collect::<io::Result<Vec<OwnedFd>>>()?;
@@ -120,10 +130,11 @@ pub fn take() -> io::Result<Option<Handover>> {
             if let Some(identity) = group.path {
                 adopted.claim(identity);
             }
-            listening.push(Rc::new(Listening::new(address.clone(), adopted)));
+            let listeners = Rc::new(Listening::new(address.clone(), adopted));
+            if group.is_admin { admin.push(listeners) } else { listening.push(listeners) }
         }
     }
-    Ok(Some(Handover { link, listening }))
+    Ok(Some(Handover { link, listening, admin }))
 }
 
 fn passed() -> io::Result<Option<Passed>> {

@@ -23,7 +23,9 @@ impl Upgradable {
         let folder = Folder::new();
         let program = folder.path("master");
         fs::copy(master(), &program).unwrap();
-        fs::copy(master().with_file_name("worker"), folder.path("worker")).unwrap();
+        for program in ["worker", "admin"] {
+            fs::copy(master().with_file_name(program), folder.path(program)).unwrap();
+        }
         let log = fs::File::create(folder.path("log")).unwrap();
         let mut command = std::process::Command::new(&program);
         command
@@ -62,7 +64,7 @@ impl Upgradable {
 
 #[test]
 fn upgrades_lose_nothing() {
-    let mut upgradable = Upgradable::start(&["--workers", "2"]);
+    let mut upgradable = Upgradable::start(&["--workers", "2", "--admin-bind", "unix:admin.sock"]);
     let first = upgradable.server.pid();
     let address = upgradable.server.address();
     let load = Load::start(&address, 4, Duration::from_millis(2));
@@ -89,6 +91,10 @@ fn upgrades_lose_nothing() {
     let (answered, failed) = load.finish();
     assert!(failed.is_empty() && 100 < answered, "{answered} answered, failed: {failed:?}");
     get(&address, "/json").unwrap();
+    assert!(
+        upgradable.server.folder.path("admin.sock").exists(),
+        "the admin address is handed over too"
+    );
     std::os::unix::net::UnixStream::connect(upgradable.server.folder.path("m.sock")).unwrap();
     upgradable.stop_successor();
 }

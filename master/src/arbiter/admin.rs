@@ -50,6 +50,8 @@ pub(super) struct Admin {
     /// Processes that were told to go, and when they are killed.
     leaving: Vec<(Id, Instant)>,
     failures: u32,
+    /// Listeners that an old master passed, until they are opened from here.
+    passed: Vec<Rc<Listening>>,
 }
 
 #[derive(Debug)]
@@ -83,9 +85,14 @@ struct Plan {
 }
 
 impl Admin {
-    pub(super) fn new(now: Instant) -> Admin {
+    pub(super) fn new(passed: Vec<Rc<Listening>>, now: Instant) -> Admin {
         let state = State::Absent { retry_at: now };
-        Admin { plan: None, state, next: None, leaving: Vec::new(), failures: 0 }
+        Admin { plan: None, state, next: None, leaving: Vec::new(), failures: 0, passed }
+    }
+
+    /// Its listeners, for a new master.
+    pub(super) fn listening(&self) -> &[Rc<Listening>] {
+        self.plan.as_ref().map_or(&[], |plan| &plan.listening)
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -178,7 +185,8 @@ impl Arbiter {
         let now = self.now();
         let wanted = Plan::of(settings, self.invocation.program.as_deref(), as_who);
         match (wanted, &self.admin.plan) {
-            (None, None) => (),
+            // Open and read by nobody would be worse than closed.
+            (None, None) => self.admin.passed.clear(),
             (None, Some(_)) => {
                 self.send_admin_away();
                 self.admin.state = State::Absent { retry_at: now };
@@ -222,7 +230,8 @@ impl Arbiter {
             && !(self.stop.is_some() && self.fleet.is_empty())
             && let Some(mut plan) = self.admin.plan.take()
         {
-            let started = plan.open(&[]).and_then(|()| self.start_admin(&plan, now));
+            let passed = std::mem::take(&mut self.admin.passed);
+            let started = plan.open(&passed).and_then(|()| self.start_admin(&plan, now));
             self.admin.plan = Some(plan);
             match started {
                 Ok(id) => {

@@ -81,9 +81,11 @@ impl Arbiter {
         if !inherited.is_empty() && is_bind_given {
             journal.warning("bind is not used: listeners were inherited (LISTEN_FDS)");
         }
-        let (passed, peer) = match handover {
-            Some(Handover { link, listening }) => (listening, Some(Peer::predecessor(link))),
-            None => (Vec::new(), None),
+        let (passed, passed_to_admin, peer) = match handover {
+            Some(Handover { link, listening, admin }) => {
+                (listening, admin, Some(Peer::predecessor(link)))
+            }
+            None => (Vec::new(), Vec::new(), None),
         };
         let opened = open(&loaded, inherited, &passed)
             .and_then(|listening| Generation::new(0, loaded, listening));
@@ -120,7 +122,7 @@ impl Arbiter {
             generations: BTreeMap::new(),
             last_generation: 0,
             companion: None,
-            admin: Admin::new(now),
+            admin: Admin::new(passed_to_admin, now),
             queues_at: now,
             reload: ReloadBook::default(),
             stop: None,

@@ -131,7 +131,7 @@ impl Arbiter {
     fn begin_upgrade(&mut self) {
         let now = self.now();
         let Some(generation) = self.generation() else { return };
-        match handover::launch(&self.invocation, &generation.listening) {
+        match handover::launch(&self.invocation, &generation.listening, self.admin.listening()) {
             Ok(link) => {
                 let boot = self.fleet.limits.boot_timeout.unwrap_or(Duration::from_secs(3600));
                 let role =
