@@ -25,7 +25,7 @@ const IMMEDIATE_STOP_MAX: Duration = Duration::from_secs(5);
 /// Settings for a cluster on a developer's machine; they win over `postgresql.conf`.
 ///
 /// A crash may lose the last moments' commits (`synchronous_commit`), never the cluster.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 9] = [
     "listen_addresses=",
     "unix_socket_permissions=0777",
     "max_connections=200",
@@ -34,6 +34,8 @@ const SETTINGS: [&str; 8] = [
     "log_destination=stderr",
     "log_checkpoints=off",
     "ssl=off",
+    // Queries of a developer are short, and a sandbox may forbid code made at run time.
+    "jit=off",
 ];
 
 /// What came of a start.
