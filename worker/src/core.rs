@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http1::{FieldStorage, Head, Limits, Policy, Rules};
+use http1::{FieldStorage, Head, Limits, Method, Policy, Rules};
 use scoreboard::{Block, Call, Counter, Verb};
 use shared::settings::Settings;
 
@@ -54,17 +54,30 @@ pub(crate) fn rules(settings: &Settings) -> Rules {
 }
 
 /// What a request is counted as.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
     pub(crate) verb: Verb,
     /// Number of its route; 0 for none.
     pub(crate) route: u16,
 }
 
+/// Answers of one kind that were given one after the other.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    tag: Tag,
+    status: u16,
+    count: u64,
+}
+
 impl Tag {
     /// Of a request that no route was looked up for.
     pub(crate) fn of(head: &Head<'_>) -> Tag {
-        Tag { verb: Verb::of(head.method().as_str().as_bytes()), route: 0 }
+        let verb = match head.method() {
+            Method::Get => Verb::GET,
+            Method::Post => Verb::POST,
+            other => Verb::of(other.as_str().as_bytes()),
+        };
+        Tag { verb, route: 0 }
     }
 }
 
@@ -84,8 +97,8 @@ pub(crate) struct Core {
     pub(crate) tick: u64,
     /// A task was polled, so that the database may have been asked something.
     pub(crate) has_asked: bool,
-    /// Statuses of answers given since `tick`, to be counted with the time they took.
-    pub(crate) answered: Vec<(Tag, u16)>,
+    /// Answers given since `tick`, to be counted with the time they took.
+    answered: Vec<Answered>,
 }
 
 impl Core {
@@ -130,19 +143,31 @@ impl Core {
         }
         let now = sys::clock::monotonic();
         let duration = now.saturating_sub(self.tick);
-        let mut answered = std::mem::take(&mut self.answered);
-        for (tag, status) in answered.drain(..) {
-            self.count(tag, status, duration);
+        for answered in &self.answered {
+            self.count_many(answered, duration);
         }
-        self.answered = answered;
+        self.answered.clear();
         self.tick = now;
+    }
+
+    /// An answer was given: it is counted at the next [`Core::settle`].
+    pub(crate) fn answered(&mut self, tag: Tag, status: u16) {
+        match self.answered.last_mut() {
+            // Pipelined requests are mostly alike.
+            Some(last) if (last.tag, last.status) == (tag, status) => last.count += 1,
+            _ => self.answered.push(Answered { tag, status, count: 1 }),
+        }
+    }
+
+    fn count_many(&self, answered: &Answered, duration_ns: u64) {
+        let &Answered { tag: Tag { verb, route }, status, count } = answered;
+        let pattern = self.service.pattern(route);
+        self.block.finish_many(&Call { verb, route, pattern, status }, duration_ns, count);
     }
 
     /// Counts one answer that took this many nanoseconds.
     pub(crate) fn count(&self, tag: Tag, status: u16, duration_ns: u64) {
-        let Tag { verb, route } = tag;
-        let pattern = self.service.pattern(route);
-        self.block.finish(&Call { verb, route, pattern, status }, duration_ns);
+        self.count_many(&Answered { tag, status, count: 1 }, duration_ns);
     }
 
     /// A request could not be understood.

@@ -28,12 +28,17 @@ impl Verb {
     /// Any method that is none of the nine, or none at all.
     pub const OTHER: Verb = Verb(0);
 
+    /// GET, by far the most frequent.
+    pub const GET: Verb = Verb(1);
+    /// POST.
+    pub const POST: Verb = Verb(3);
+
     /// The one of this name.
     #[must_use]
     pub fn of(method: &[u8]) -> Verb {
         match method {
-            b"GET" => Verb(1),
-            b"POST" => Verb(3),
+            b"GET" => Verb::GET,
+            b"POST" => Verb::POST,
             _ => {
                 let place = Verb::NAMES.iter().position(|name| name.as_bytes() == method);
                 Verb(place.unwrap_or(0) as u8)
@@ -81,15 +86,15 @@ fn key(call: &Call<'_>) -> u64 {
     TAKEN | u64::from(call.verb.0) << 32 | u64::from(call.route) << 16 | u64::from(call.status)
 }
 
-/// Counts one request in the table of its process.
-pub(crate) fn count(table: &[AtomicU64], call: &Call<'_>, duration_ns: u64) {
+/// Counts requests in the table of their process.
+pub(crate) fn count(table: &[AtomicU64], call: &Call<'_>, duration_ns: u64, count: u64) {
     let series = place(table, call);
     let bump = |word: usize, more: u64| {
         let word = &series[word];
         word.store(word.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
     };
-    bump(SERIES_DURATIONS, duration_ns);
-    bump(SERIES_DURATIONS + Histogram::word(duration_ns), 1);
+    bump(SERIES_DURATIONS, duration_ns.wrapping_mul(count));
+    bump(SERIES_DURATIONS + Histogram::word(duration_ns), count);
 }
 
 fn place<'a>(table: &'a [AtomicU64], call: &Call<'_>) -> &'a [AtomicU64] {

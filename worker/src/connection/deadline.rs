@@ -67,7 +67,7 @@ impl Connection {
             }
             State::Handling(handling) => {
                 core.warn_timed_out(handling.label.method(), handling.label.path());
-                core.answered.push((handling.tag, 504));
+                core.answered(handling.tag, 504);
                 let exchange = Exchange { keep_alive: false, ..handling.exchange };
                 self.refuse(Refusal::new(504, ""), exchange, core);
             }

@@ -46,7 +46,7 @@ impl Connection {
         }
         let status = self.answer(response, exchange, body, core);
         // Counted when the connection has had its turn: the clock is read once for all its answers.
-        core.answered.push((tag, status));
+        core.answered(tag, status);
     }
 
     /// Polls the handler's task, and answers if it is done.
@@ -178,7 +178,7 @@ impl Connection {
             1,
         );
         core.block.let_go();
-        core.answered.push((tag, error.status()));
+        core.answered(tag, error.status());
         exchange.keep_alive = false;
         self.refuse(Refusal::new(error.status(), ""), exchange, core);
     }
