@@ -1,7 +1,7 @@
 //! The arbiter: the loop that keeps workers alive.
 //!
 //! - One thread; it waits in one `poll` and nowhere else. No lock, no sleep, nothing that can block or panic.
-//! - What arrives becomes an [`Event`]; the fleet changes; its plan is performed. Decisions are in `fleet`, doing is here.
+//! - What arrives becomes an `Event`; the fleet changes; its plan is performed. Decisions are in `fleet`, doing is here.
 //! - All deadlines are by a clock that stands still while the master itself does, so a stopped master kills nobody.
 
 mod act;

@@ -89,7 +89,7 @@ pub fn launch(
     spawn.spawn().map(|_relay| ours)
 }
 
-/// Starts the new master in place of the relay, which ends; returns the relay's exit code.
+/// Starts the new master; the relay is to end after this.
 ///
 /// # Errors
 ///

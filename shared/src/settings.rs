@@ -1,6 +1,6 @@
 //! The settings: one table, from which flags, file keys, variables, `--print-config` and the reference page are made.
 //!
-//! - [`SETTINGS`] and [`Settings`] come from one list, [`table`]: a further setting is one row there.
+//! - [`SETTINGS`] and [`Settings`] come from one list, in `table.rs`: a further setting is one row there.
 //! - Stage one stores what was written. Names are resolved and files opened later, so `--help` always works.
 //! - Later sources win: default, environment, file, [`crate::contract::CMD_ARGS`], command line. [`resolve`] lays them.
 //! - A value is checked where it was written, even when a later source overrides it: the mistake is still a mistake.
@@ -132,7 +132,7 @@ impl Setting {
         set: |_, _| Ok(()),
     };
 
-    /// The setting of this name; `-` counts as `_`.
+    /// The setting of this name.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Setting> {
         SETTINGS.iter().find(|setting| setting.name == name)
