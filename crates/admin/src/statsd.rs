@@ -28,7 +28,7 @@ pub struct Exporter {
 #[derive(Default)]
 struct Known {
     series: Vec<Series>,
-    /// As in [`log_lines`].
+    /// As in [`Exporter::log_lines`].
     log: [u64; 4],
 }
 
