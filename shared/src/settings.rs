@@ -5,6 +5,7 @@
 //! - Later sources win: default, environment, file, [`crate::contract::CMD_ARGS`], command line. [`resolve`] lays them.
 //! - A value is checked where it was written, even when a later source overrides it: the mistake is still a mistake.
 
+mod edge;
 mod environment;
 mod file;
 mod parse;
@@ -15,6 +16,7 @@ mod split;
 mod suggest;
 mod table;
 
+pub use edge::{HeaderMap, ProxyProtocol, RealIp, SYSLOG_FACILITIES};
 pub use environment::assignments as environment;
 pub use file::assignments as file;
 pub use reference::page as reference_page;
@@ -93,6 +95,8 @@ pub enum Section {
     Workers,
     /// Limits on requests and connections.
     Http,
+    /// Whom to believe about clients.
+    Proxies,
     /// PostgreSQL.
     Database,
     /// Logs.
@@ -168,6 +172,7 @@ impl Section {
         Section::Sockets,
         Section::Workers,
         Section::Http,
+        Section::Proxies,
         Section::Database,
         Section::Logging,
         Section::Metrics,
@@ -182,6 +187,7 @@ impl Section {
             Section::Sockets => "Sockets",
             Section::Workers => "Workers",
             Section::Http => "HTTP",
+            Section::Proxies => "Proxies",
             Section::Database => "Database",
             Section::Logging => "Logging",
             Section::Metrics => "Metrics",

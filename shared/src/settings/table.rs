@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::edge::{self, HeaderMap, ProxyProtocol, RealIp};
 use super::{Kind, OnReload, Section, Setting, Variable, parse};
 
 macro_rules! settings {
@@ -248,6 +249,70 @@ settings! {
         kind: Kind::Bytes, section: Section::Http, meta: "BYTES",
     }
 
+    /// What becomes of a header field whose name holds an underscore: `drop`, `refuse` (400) or `dangerous` (kept).
+    ///
+    /// Whoever maps names to variables, as CGI and WSGI do, cannot tell `X_A` from `X-A`.
+    header_map: HeaderMap = "drop", edge::header_map, {
+        section: Section::Http, meta: "POLICY",
+    }
+
+    /// Names with an underscore that trusted peers (`forwarded_allow_ips`) may send whatever `header_map` says; `*` is all.
+    ///
+    forwarder_headers: Vec<String> = "SCRIPT_NAME,PATH_INFO", edge::names, {
+        kind: Kind::List, section: Section::Http, meta: "NAME",
+    }
+
+    /// Allows methods in lower case, with `#` in them, or shorter than 3 or longer than 20 letters.
+    ///
+    permit_unconventional_http_method: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Http,
+    }
+
+    // ---- Proxies ----------------------------------------------------------------------------------------------------
+
+    /// Peers whose word on scheme and client is taken: addresses, networks, or `*`; an empty text is nobody.
+    ///
+    /// It is the peer of the connection that counts, never what a PROXY header says. Peers on a unix socket are trusted.
+    forwarded_allow_ips: Vec<String> = "127.0.0.1,::1", edge::peers, {
+        kind: Kind::List, section: Section::Proxies, meta: "ADDRESS",
+        env: &[Variable { name: "FORWARDED_ALLOW_IPS", prefix: "" }],
+    }
+
+    /// Header fields by which a trusted peer says that its client came by https, each `NAME=VALUE`.
+    ///
+    /// Any other value means http. Fields that contradict each other are refused with 400.
+    secure_scheme_headers: Vec<String> = "X-FORWARDED-PROTOCOL=ssl,X-FORWARDED-PROTO=https,X-FORWARDED-SSL=on", edge::scheme_headers, {
+        kind: Kind::List, section: Section::Proxies, meta: "NAME=VALUE", flag: "-",
+    }
+
+    /// Field in which a trusted peer names its client: `off`, `x-forwarded-for` or `forwarded` (RFC 7239).
+    ///
+    /// The client is the rightmost address that is not itself trusted. Handlers see it, and the access log's
+    /// `%({client}x)s`; `%(h)s` never changes.
+    real_ip: RealIp = "off", edge::real_ip, {
+        section: Section::Proxies, meta: "FIELD",
+    }
+
+    /// Connections begin with a PROXY header: `off`, `v1`, `v2` or `auto` (either).
+    ///
+    /// Without the header a connection is refused (400), other than under gunicorn, which would serve it.
+    proxy_protocol: ProxyProtocol = "off", edge::proxy_protocol, {
+        section: Section::Proxies, meta: "VERSION",
+    }
+
+    /// Peers that may send a PROXY header; others are refused with 403. Peers on a unix socket may.
+    ///
+    proxy_allow_ips: Vec<String> = "127.0.0.1,::1", edge::peers, {
+        kind: Kind::List, section: Section::Proxies, meta: "ADDRESS", flag: "proxy-allow-from",
+    }
+
+    /// Gives every request an id: the client's X-Request-ID if it is a plain one, else one made here; the answer repeats it.
+    ///
+    /// A plain one has at most 128 letters, digits, dots, underscores and hyphens.
+    request_id: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Proxies,
+    }
+
     // ---- Database ---------------------------------------------------------------------------------------------------
 
     /// PostgreSQL for the application: a URL, or `embedded` for a private one made and run by the master.
@@ -285,8 +350,46 @@ settings! {
 
     /// Access log: a file, or `-` for standard output; unset, there is none.
     ///
+    /// USR1 opens it again, for log rotation. The format is described in docs/logging.md.
     accesslog: Option<String> = "", parse::text, {
         section: Section::Logging, meta: "FILE", flag: "access-logfile",
+    }
+
+    /// What a line of the access log says: gunicorn's atoms, or `json` or `ecs`.
+    ///
+    /// docs/logging.md lists the atoms.
+    access_log_format: String = "%(h)s %(l)s %(u)s %(t)s \"%(r)s\" %(s)s %(b)s \"%(f)s\" \"%(a)s\"", edge::access_format, {
+        section: Section::Logging, meta: "FORMAT", flag: "access-logformat", aliases: &["access-log-format"],
+    }
+
+    /// Sends the error log to syslog, and the access log too unless `disable_redirect_access_to_syslog`.
+    ///
+    syslog: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Logging, flag: "log-syslog",
+    }
+
+    /// Where syslog listens: `udp://HOST:PORT`, `tcp://HOST:PORT`, `unix:///PATH#dgram` or `unix:///PATH#stream`.
+    ///
+    syslog_addr: String = "udp://localhost:514", edge::syslog_addr, {
+        section: Section::Logging, meta: "ADDRESS", flag: "log-syslog-to",
+    }
+
+    /// Makes the program's name in syslog `monoceros.PREFIX.error` and `monoceros.PREFIX.access`; unset, PREFIX is `proc_name`.
+    ///
+    syslog_prefix: Option<String> = "", parse::text, {
+        section: Section::Logging, meta: "PREFIX", flag: "log-syslog-prefix",
+    }
+
+    /// Facility of syslog, such as `user`, `daemon` or `local0`.
+    ///
+    syslog_facility: String = "user", edge::syslog_facility, {
+        section: Section::Logging, meta: "FACILITY", flag: "log-syslog-facility",
+    }
+
+    /// Keeps the access log out of syslog.
+    ///
+    disable_redirect_access_to_syslog: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Logging,
     }
 
     /// Error log: a file, or `-` for standard error.
