@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 mod level;
 mod line_buffer;
 mod log;

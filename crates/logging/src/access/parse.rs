@@ -1,0 +1,250 @@
+//! From the text of a format to its pieces.
+
+use super::{Atom, Format, Piece, Segment, Style, What};
+
+/// gunicorn's default.
+const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
+
+/// OpenTelemetry's names.
+const JSON: &[(&str, Atom)] = &[
+    ("timestamp", Atom::Timestamp),
+    ("http.request.method", Atom::Subject(What::Method)),
+    ("url.scheme", Atom::Subject(What::Scheme)),
+    ("url.path", Atom::RawPath),
+    ("url.query", Atom::Subject(What::Query)),
+    ("http.route", Atom::Subject(What::Route)),
+    ("http.response.status_code", Atom::Status),
+    ("http.server.request.duration", Atom::SecondsExact),
+    ("http.request.body.size", Atom::BytesReceived),
+    ("http.response.body.size", Atom::BytesSent),
+    ("client.address", Atom::Subject(What::Client)),
+    ("network.peer.address", Atom::Subject(What::Peer)),
+    ("network.protocol.version", Atom::Version),
+    ("user_agent.original", Atom::Missing),
+    ("http.request.id", Atom::Subject(What::RequestId)),
+    ("trace_id", Atom::Subject(What::TraceId)),
+    ("span_id", Atom::Subject(What::SpanId)),
+    ("error.type", Atom::Reason),
+    ("process.pid", Atom::Pid),
+    ("worker", Atom::Worker),
+    ("generation", Atom::Generation),
+];
+
+/// The names of the Elastic Common Schema, where they differ.
+const ECS: &[(&str, &str)] = &[
+    ("timestamp", "@timestamp"),
+    ("http.server.request.duration", "event.duration"),
+    ("http.request.body.size", "http.request.body.bytes"),
+    ("http.response.body.size", "http.response.body.bytes"),
+    ("network.peer.address", "source.address"),
+    ("network.protocol.version", "http.version"),
+    ("trace_id", "trace.id"),
+    ("span_id", "span.id"),
+];
+
+impl Default for Format {
+    fn default() -> Format {
+        Format::new(DEFAULT)
+    }
+}
+
+impl Format {
+    /// Compiles a format: `json`, `ecs`, or text with gunicorn's `%(NAME)s` in it. What is no atom is text; unknown
+    /// names show `-`, as under gunicorn.
+    #[must_use]
+    pub fn new(text: &str) -> Format {
+        let mut format = Format { segments: Vec::new(), response_fields: Vec::new() };
+        if matches!(text, "json" | "ecs") {
+            format.members(text == "ecs");
+        } else {
+            format.template(text);
+        }
+        format
+    }
+
+    fn members(&mut self, is_ecs: bool) {
+        let mut separator = "{";
+        for (name, atom) in JSON {
+            let atom = match *name {
+                "user_agent.original" => Atom::Header("user-agent".into()),
+                "http.server.request.duration" if is_ecs => Atom::Nanoseconds,
+                _ => atom.clone(),
+            };
+            let name = match ECS.iter().find(|(otel, _)| is_ecs && otel == name) {
+                Some((_, ecs)) => ecs,
+                None => name,
+            };
+            let key = format!("{separator}\"{name}\":");
+            separator = ",";
+            self.add(Piece::Member(key.into_bytes().into(), atom));
+        }
+        let end = if is_ecs { r#","log.level":"info","ecs.version":"8.11.0"}"# } else { "}" };
+        self.add(Piece::Literal(end.as_bytes().into()));
+    }
+
+    fn template(&mut self, text: &str) {
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('%') {
+            literal.push_str(&rest[..at]);
+            let from = &rest[at..];
+            if let Some(after) = from.strip_prefix("%%") {
+                literal.push('%');
+                rest = after;
+            } else if let Some((name, style, after)) = directive(from) {
+                self.add(Piece::Literal(std::mem::take(&mut literal).into_bytes().into()));
+                let atom = self.atom(name);
+                self.add(match atom {
+                    // What never changes is text.
+                    Atom::Missing if style == Style::default() => Piece::Literal(b"-"[..].into()),
+                    atom => Piece::Atom(atom, style),
+                });
+                rest = after;
+            } else {
+                literal.push('%');
+                rest = &from[1..];
+            }
+        }
+        literal.push_str(rest);
+        self.add(Piece::Literal(literal.into_bytes().into()));
+    }
+
+    fn atom(&mut self, name: &str) -> Atom {
+        if let Some((inner, kind)) = name.strip_prefix('{').and_then(|rest| rest.rsplit_once('}')) {
+            return match kind {
+                "i" => Atom::Header(inner.into()),
+                "o" => {
+                    self.response_fields.push(inner.into());
+                    Atom::ResponseField
+                }
+                "e" => environment(inner),
+                "x" => extended(inner),
+                _ => Atom::Missing,
+            };
+        }
+        match name {
+            "h" => Atom::Subject(What::Peer),
+            "u" => Atom::User,
+            "t" => Atom::Time,
+            "r" => Atom::RequestLine,
+            "m" => Atom::Subject(What::Method),
+            "U" => Atom::Subject(What::Path),
+            "q" => Atom::Subject(What::Query),
+            "H" => Atom::Subject(What::Protocol),
+            "s" => Atom::Status,
+            "B" | "b" => Atom::BytesSent,
+            "f" => Atom::Header("referer".into()),
+            "a" => Atom::Header("user-agent".into()),
+            "T" => Atom::Seconds,
+            "M" => Atom::Milliseconds,
+            "D" => Atom::Microseconds,
+            "L" => Atom::SecondsExact,
+            "p" => Atom::PidInAngles,
+            _ => Atom::Missing,
+        }
+    }
+
+    fn add(&mut self, piece: Piece) {
+        if matches!(&piece, Piece::Literal(text) if text.is_empty()) {
+            return;
+        }
+        let is_late = match &piece {
+            // Text goes with whatever stands before it.
+            Piece::Literal(_) => matches!(self.segments.last(), Some(Segment::Late(_))),
+            Piece::Atom(atom, _) | Piece::Member(_, atom) => is_late(atom),
+        };
+        match (self.segments.last_mut(), is_late) {
+            (Some(Segment::Late(pieces)), true) | (Some(Segment::Early(pieces)), false) => {
+                pieces.push(piece)
+            }
+            (_, true) => self.segments.push(Segment::Late(vec![piece])),
+            (_, false) => self.segments.push(Segment::Early(vec![piece])),
+        }
+    }
+}
+
+fn is_late(atom: &Atom) -> bool {
+    matches!(
+        atom,
+        Atom::ResponseField
+            | Atom::Time
+            | Atom::Timestamp
+            | Atom::Status
+            | Atom::BytesSent
+            | Atom::BytesReceived
+            | Atom::Seconds
+            | Atom::Milliseconds
+            | Atom::Microseconds
+            | Atom::Nanoseconds
+            | Atom::SecondsExact
+            | Atom::Reason
+    )
+}
+
+/// `%(NAME)`, flags, width, precision, a letter: name, style, and what stands behind.
+fn directive(text: &str) -> Option<(&str, Style, &str)> {
+    let (name, mut rest) = text.strip_prefix("%(")?.split_once(')')?;
+    let mut style = Style::default();
+    while let Some(flag @ ('-' | '0' | '#' | ' ' | '+')) = rest.chars().next() {
+        style.is_left |= flag == '-';
+        style.is_zero |= flag == '0';
+        rest = &rest[1..];
+    }
+    let number = |rest: &mut &str| {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (digits, after) = rest.split_at(end);
+        *rest = after;
+        digits.parse::<u16>().unwrap_or(0).min(STYLE_BYTES_MAX)
+    };
+    style.width = number(&mut rest);
+    if let Some(after) = rest.strip_prefix('.') {
+        rest = after;
+        style.precision = Some(number(&mut rest));
+    }
+    let rest = rest.strip_prefix(['s', 'd', 'i', 'r', 'a', 'f', 'x', 'u'])?;
+    Some((name, style, rest))
+}
+
+/// Widest column, in bytes.
+const STYLE_BYTES_MAX: u16 = 1024;
+
+/// A variable of WSGI's environment, as far as it comes from the request.
+fn environment(name: &str) -> Atom {
+    let upper = name.to_ascii_uppercase();
+    Atom::Subject(match upper.as_str() {
+        "REQUEST_METHOD" => What::Method,
+        "RAW_URI" | "REQUEST_URI" => What::Target,
+        "PATH_INFO" => What::Path,
+        "QUERY_STRING" => What::Query,
+        "SERVER_PROTOCOL" => What::Protocol,
+        "REMOTE_ADDR" => What::Peer,
+        "REMOTE_PORT" => What::PeerPort,
+        "WSGI.URL_SCHEME" => What::Scheme,
+        "CONTENT_TYPE" | "CONTENT_LENGTH" => return Atom::Header(upper.replace('_', "-").into()),
+        _ => {
+            return match upper.strip_prefix("HTTP_") {
+                Some(header) => Atom::Header(header.replace('_', "-").into()),
+                None => Atom::Missing,
+            };
+        }
+    })
+}
+
+/// Atoms that gunicorn does not have.
+fn extended(name: &str) -> Atom {
+    Atom::Subject(match name {
+        "client" => What::Client,
+        "request_id" => What::RequestId,
+        "trace_id" => What::TraceId,
+        "span_id" => What::SpanId,
+        "scheme" => What::Scheme,
+        "host" => What::Host,
+        "route" => What::Route,
+        "reason" => return Atom::Reason,
+        "received" => return Atom::BytesReceived,
+        "timestamp" => return Atom::Timestamp,
+        "worker" => return Atom::Worker,
+        "generation" => return Atom::Generation,
+        _ => return Atom::Missing,
+    })
+}

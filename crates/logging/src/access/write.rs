@@ -1,0 +1,291 @@
+//! From pieces to lines.
+
+use std::borrow::Cow;
+
+use super::{
+    Atom, Clock, Format, Outcome, Piece, Segment, Style, Subject, What, Writer, basic, escape,
+};
+
+/// Longest value that a line repeats from a request, in bytes; the rest is cut.
+const VALUE_BYTES_MAX: usize = 8190;
+
+impl Format {
+    /// Captures what lines show of a request, at the end of `out`.
+    pub fn capture(&self, subject: &impl Subject, writer: &Writer, out: &mut Vec<u8>) {
+        for segment in &self.segments {
+            let Segment::Early(pieces) = segment else { continue };
+            let at = out.len();
+            out.extend_from_slice(&[0; 4]);
+            for piece in pieces {
+                self.put_early(piece, subject, writer, out);
+            }
+            let len = (out.len() - at - 4) as u32; // Bounded by the number of pieces and the longest value.
+            out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+        }
+    }
+
+    /// Whether lines show fields of the response.
+    #[must_use]
+    pub fn shows_response_fields(&self) -> bool {
+        !self.response_fields.is_empty()
+    }
+
+    /// Captures what lines show of a response's fields, behind what [`Format::capture`] wrote.
+    pub fn capture_response<'f>(
+        &self,
+        field: impl Fn(&str) -> Option<&'f [u8]>,
+        out: &mut Vec<u8>,
+    ) {
+        for name in &self.response_fields {
+            let at = out.len();
+            out.extend_from_slice(&[0; 4]);
+            escape::text(out, cut(field(name).unwrap_or(b"-")));
+            let len = (out.len() - at - 4) as u32;
+            out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+        }
+    }
+
+    /// Appends a line without its end: what was captured, and what became of the request.
+    pub fn finish(&self, captured: &[u8], outcome: &Outcome, clock: &Clock, out: &mut Vec<u8>) {
+        let mut early = captured;
+        // Response fields were captured behind everything else.
+        let mut late = captured;
+        for segment in &self.segments {
+            if let Segment::Early(_) = segment {
+                let _ = take(&mut late);
+            }
+        }
+        for segment in &self.segments {
+            match segment {
+                Segment::Early(_) => out.extend_from_slice(take(&mut early)),
+                Segment::Late(pieces) => {
+                    for piece in pieces {
+                        put_late(piece, &mut late, outcome, clock, out);
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_early(&self, piece: &Piece, subject: &impl Subject, writer: &Writer, out: &mut Vec<u8>) {
+        match piece {
+            Piece::Literal(text) => out.extend_from_slice(text),
+            Piece::Atom(atom, style) => {
+                let at = out.len();
+                let is_there = put_value(atom, subject, writer, out, escape::text);
+                // gunicorn: a unix peer has no address, a request no query.
+                if !is_there && !matches!(atom, Atom::Subject(What::Peer | What::Query)) {
+                    out.push(b'-');
+                }
+                style.apply(out, at);
+            }
+            Piece::Member(key, atom) => {
+                let at = out.len();
+                out.extend_from_slice(key);
+                let is_number = matches!(atom, Atom::Pid | Atom::Worker | Atom::Generation);
+                if !is_number {
+                    out.push(b'"');
+                }
+                if !put_value(atom, subject, writer, out, escape::json) {
+                    out.truncate(at);
+                } else if !is_number {
+                    out.push(b'"');
+                }
+            }
+        }
+    }
+}
+
+impl Style {
+    /// Sets what stands in `out` from `at` on.
+    #[inline]
+    fn apply(self, out: &mut Vec<u8>, at: usize) {
+        if self != Style::default() {
+            self.set(out, at);
+        }
+    }
+
+    #[cold]
+    fn set(self, out: &mut Vec<u8>, at: usize) {
+        if let Some(most) = self.precision {
+            out.truncate(out.len().min(at + usize::from(most)));
+        }
+        let missing = usize::from(self.width).saturating_sub(out.len() - at);
+        let padding =
+            std::iter::repeat_n(if self.is_zero && !self.is_left { b'0' } else { b' ' }, missing);
+        if self.is_left {
+            out.extend(padding);
+        } else {
+            out.splice(at..at, padding);
+        }
+    }
+}
+
+/// Takes the first captured piece off `rest`.
+fn take<'c>(rest: &mut &'c [u8]) -> &'c [u8] {
+    let Some((len, after)) = rest.split_first_chunk::<4>() else { return &[] };
+    let len = (u32::from_le_bytes(*len) as usize).min(after.len());
+    let (piece, after) = after.split_at(len);
+    *rest = after;
+    piece
+}
+
+fn cut(value: &[u8]) -> &[u8] {
+    &value[..value.len().min(VALUE_BYTES_MAX)]
+}
+
+/// Appends a value that the request has; `false`: it has none.
+fn put_value(
+    atom: &Atom,
+    subject: &impl Subject,
+    writer: &Writer,
+    out: &mut Vec<u8>,
+    escape: impl Fn(&mut Vec<u8>, &[u8]),
+) -> bool {
+    let mut put = |value: Option<Cow<'_, [u8]>>| match value {
+        Some(value) => {
+            escape(out, cut(&value));
+            true
+        }
+        None => false,
+    };
+    match atom {
+        Atom::Subject(What::Path) => put(subject.part(What::Path).map(decoded)),
+        Atom::RawPath => put(subject.part(What::Path)),
+        Atom::Subject(what) => put(subject.part(*what)),
+        Atom::Version => put(subject.part(What::Protocol).map(|protocol| match protocol {
+            Cow::Borrowed(text) => Cow::Borrowed(text.strip_prefix(b"HTTP/").unwrap_or(text)),
+            owned => owned,
+        })),
+        Atom::RequestLine => match subject.part(What::Method) {
+            Some(method) => {
+                escape(out, &method);
+                for part in [What::Target, What::Protocol] {
+                    out.push(b' ');
+                    escape(out, cut(&subject.part(part).unwrap_or_default()));
+                }
+                true
+            }
+            None => put(subject.part(What::RawLine)),
+        },
+        Atom::User => put(subject.header("authorization").and_then(basic::user).map(Cow::Owned)),
+        Atom::Header(name) => put(subject.header(name).map(Cow::Borrowed)),
+        Atom::Pid => number(out, u64::from(writer.pid)),
+        Atom::PidInAngles => {
+            out.push(b'<');
+            number(out, u64::from(writer.pid));
+            out.push(b'>');
+            true
+        }
+        Atom::Worker => number(out, writer.worker as u64),
+        Atom::Generation => number(out, writer.generation),
+        _ => false,
+    }
+}
+
+fn put_late(
+    piece: &Piece,
+    captured: &mut &[u8],
+    outcome: &Outcome,
+    clock: &Clock,
+    out: &mut Vec<u8>,
+) {
+    let nanoseconds = outcome.nanoseconds;
+    let mut put = |atom: &Atom, out: &mut Vec<u8>| match atom {
+        Atom::ResponseField => {
+            out.extend_from_slice(take(captured));
+            true
+        }
+        Atom::Time => {
+            out.extend_from_slice(clock.local());
+            true
+        }
+        Atom::Timestamp => {
+            clock.put_universal(out);
+            true
+        }
+        Atom::Status => number(out, u64::from(outcome.status)),
+        Atom::BytesSent => number(out, outcome.sent),
+        Atom::BytesReceived => number(out, outcome.received),
+        Atom::Seconds => number(out, nanoseconds / 1_000_000_000),
+        Atom::Milliseconds => number(out, nanoseconds / 1_000_000),
+        Atom::Microseconds => number(out, nanoseconds / 1000),
+        Atom::Nanoseconds => number(out, nanoseconds),
+        Atom::SecondsExact => {
+            number(out, nanoseconds / 1_000_000_000);
+            out.push(b'.');
+            let at = out.len();
+            number(out, nanoseconds % 1_000_000_000 / 1000);
+            let zeros = 6 - (out.len() - at).min(6);
+            out.splice(at..at, std::iter::repeat_n(b'0', zeros));
+            true
+        }
+        Atom::Reason => {
+            out.extend_from_slice(outcome.reason.as_bytes());
+            !outcome.reason.is_empty()
+        }
+        _ => false,
+    };
+    match piece {
+        Piece::Literal(text) => out.extend_from_slice(text),
+        Piece::Atom(atom, style) => {
+            let at = out.len();
+            if !put(atom, out) {
+                out.push(b'-');
+            }
+            style.apply(out, at);
+        }
+        Piece::Member(key, atom) => {
+            let at = out.len();
+            let is_text = matches!(atom, Atom::Timestamp | Atom::Reason);
+            out.extend_from_slice(key);
+            if is_text {
+                out.push(b'"');
+            }
+            if !put(atom, out) {
+                out.truncate(at);
+            } else if is_text {
+                out.push(b'"');
+            }
+        }
+    }
+}
+
+/// Appends a number; always `true`.
+fn number(out: &mut Vec<u8>, mut value: u64) -> bool {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+    true
+}
+
+/// The path with `%NN` resolved, as gunicorn logs it.
+fn decoded(path: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    if !path.contains(&b'%') {
+        return path;
+    }
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = &path[..];
+    while let [byte, after @ ..] = rest {
+        let hex = |at: usize| after.get(at).and_then(|&digit| char::from(digit).to_digit(16));
+        match (byte, hex(0), hex(1)) {
+            (b'%', Some(high), Some(low)) => {
+                plain.push((high * 16 + low) as u8);
+                rest = &after[2..];
+            }
+            _ => {
+                plain.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    Cow::Owned(plain)
+}
