@@ -167,7 +167,7 @@ impl Setting {
 
 impl Section {
     /// All sections, in reading order.
-    pub const ALL: [Section; 8] = [
+    pub const ALL: [Section; 9] = [
         Section::Config,
         Section::Sockets,
         Section::Workers,
