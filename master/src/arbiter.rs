@@ -94,6 +94,8 @@ pub struct Arbiter {
     reload: ReloadBook,
     stop: Option<StopBook>,
     pidfile: Option<PidFile>,
+    /// Until when the pidfile of the old master is tried for: one that dies lets go of the link before the lock.
+    pidfile_by: Option<Instant>,
     /// The other master of an upgrade under way.
     peer: Option<Peer>,
     /// Another master serves, or will, on the same listeners: they are only let go of, never filtered or unlinked.
@@ -216,6 +218,7 @@ impl Arbiter {
             .chain(companion)
             .chain(self.admin.next_deadline())
             .chain(self.peer.as_ref().and_then(Peer::next_deadline))
+            .chain(self.pidfile_by.map(|_| now + upgrade::PIDFILE_RETRY))
             .chain(self.stop.as_ref().and_then(StopBook::next_deadline))
             .filter(|deadline| now < *deadline)
             .min()

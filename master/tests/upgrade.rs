@@ -89,7 +89,7 @@ fn upgrades_lose_nothing() {
     kill(upgradable.pidfile().unwrap(), Signal::SIGHUP).unwrap();
     upgradable.server.wait_for_line("Reloaded generation=1");
     let (answered, failed) = load.finish();
-    assert!(failed.is_empty() && 100 < answered, "{answered} answered, failed: {failed:?}");
+    assert!(failed.is_empty() && 20 < answered, "{answered} answered, failed: {failed:?}");
     get(&address, "/json").unwrap();
     assert!(
         upgradable.server.folder.path("admin.sock").exists(),
@@ -121,7 +121,7 @@ fn an_upgrade_that_fails_changes_nothing() {
     upgradable.server.wait_for_lines("Upgrade failed", 4);
 
     let (answered, failed) = load.finish();
-    assert!(failed.is_empty() && 50 < answered, "{answered} answered, failed: {failed:?}");
+    assert!(failed.is_empty() && 10 < answered, "{answered} answered, failed: {failed:?}");
     assert_eq!(upgradable.server.workers(), workers);
     assert_eq!(upgradable.pidfile(), Some(upgradable.server.pid()));
     upgradable.server.stop();
@@ -158,5 +158,9 @@ fn a_successor_carries_on_when_its_predecessor_dies() {
     upgradable.server.wait_status();
     upgradable.server.wait_for_line("Master has been promoted.");
     upgradable.server.wait_until("service", || get(&address, "/json").is_ok());
+    let first = upgradable.server.pid();
+    upgradable
+        .server
+        .wait_until("the pidfile", || upgradable.pidfile().is_some_and(|pid| pid != first));
     upgradable.stop_successor();
 }

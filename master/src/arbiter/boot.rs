@@ -127,6 +127,7 @@ impl Arbiter {
             reload: ReloadBook::default(),
             stop: None,
             pidfile,
+            pidfile_by: None,
             shares_listeners: peer.is_some(),
             peer,
             is_announced: false,

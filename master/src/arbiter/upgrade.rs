@@ -20,6 +20,12 @@ use crate::pidfile::PidFile;
 /// Time for the new master beyond `boot_timeout`: it reads settings and starts up itself.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Time for an old master that dies to let go of the pidfile.
+const PIDFILE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Time between two tries for it.
+pub(super) const PIDFILE_RETRY: Duration = Duration::from_millis(20);
+
 /// Longest message on the link.
 const MESSAGE_BYTES_MAX: usize = 64;
 
@@ -168,8 +174,9 @@ impl Arbiter {
         }
     }
 
-    /// Gives a new master up that takes too long.
+    /// Gives a new master up that takes too long; tries again for what an old one still holds.
     pub(super) fn tend_upgrade(&mut self) {
+        self.take_pidfile();
         let now = self.now();
         if self.peer.as_ref().and_then(Peer::next_deadline).is_some_and(|deadline| deadline <= now)
         {
@@ -231,17 +238,26 @@ impl Arbiter {
         }
     }
 
+    /// Takes over the old master's pidfile, now or a little later.
+    fn take_pidfile(&mut self) {
+        let Some(by) = self.pidfile_by else { return };
+        let now = self.now();
+        let path = self.generation().and_then(|generation| generation.settings().pidfile.clone());
+        let taken = path.map(|path| PidFile::acquire(&path, std::process::id())).transpose();
+        match taken {
+            Err(_) if now < by => return,
+            Err(error) => self.journal.error(&super::chain(&error)),
+            Ok(pidfile) => self.pidfile = pidfile,
+        }
+        self.pidfile_by = None;
+    }
+
     /// The old master is out of the way.
     fn take_over(&mut self) {
         self.peer = None;
         self.shares_listeners = false;
-        let path = self.generation().and_then(|generation| generation.settings().pidfile.clone());
-        if let Some(path) = path {
-            match PidFile::acquire(&path, std::process::id()) {
-                Ok(pidfile) => self.pidfile = Some(pidfile),
-                Err(error) => self.journal.error(&super::chain(&error)),
-            }
-        }
+        self.pidfile_by = Some(self.now() + PIDFILE_PATIENCE);
+        self.take_pidfile();
         // gunicorn's words.
         self.journal.info("Master has been promoted.");
         self.manager.speak_up();
