@@ -164,3 +164,32 @@ fn a_successor_carries_on_when_its_predecessor_dies() {
         .wait_until("the pidfile", || upgradable.pidfile().is_some_and(|pid| pid != first));
     upgradable.stop_successor();
 }
+
+#[test]
+fn readiness_holds_through_an_upgrade() {
+    use std::io::{Read, Write};
+    let mut upgradable = Upgradable::start(&["--workers", "2", "--admin-bind", "unix:admin.sock"]);
+    upgradable.server.wait_for_line("Admin at: unix:");
+    let socket = upgradable.server.folder.path("admin.sock");
+    let readiness = || {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    upgradable.server.signal(Signal::SIGUSR2);
+    let mut asked = 0;
+    while upgradable.server.count("Admin at: unix:") < 2
+        || upgradable.server.count("Master has been promoted.") < 1
+    {
+        let answer = readiness();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}\n{}", upgradable.server.log());
+        asked += 1;
+    }
+    assert!(10 < asked, "{asked}");
+    assert_eq!(upgradable.server.wait(), Some(0));
+    assert!(readiness().starts_with("HTTP/1.1 200"));
+    upgradable.stop_successor();
+}

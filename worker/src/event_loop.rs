@@ -336,6 +336,9 @@ impl EventLoop {
         block.set(Gauge::ConnectionsIdle, counts[Activity::Idle as usize]);
         block.set(Gauge::ConnectionsReading, counts[Activity::Reading as usize]);
         block.set(Gauge::ConnectionsWriting, counts[Activity::Writing as usize]);
+        if self.core.kernel.settings.database.is_none() {
+            return; // A handle that leads nowhere: its failures are none.
+        }
         let database = self.core.kernel.database.counters();
         let known = &mut self.database_counted;
         block.add(Counter::DatabaseConnects, database.connects - known.connects);

@@ -27,6 +27,8 @@ use worker::{App, Boot, BootError, Context, Response};
 use observer::Observer;
 use statsd::Exporter;
 
+/// Time between two signs of life for the master.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Time between two looks at what is to be sent to StatsD.
 const STATSD_EVERY: Duration = Duration::from_secs(1);
 
@@ -47,6 +49,10 @@ fn build(
     exporter: &Rc<RefCell<Option<Exporter>>>,
 ) -> Result<App<Observer>, BootError> {
     let board = observed()?.leak();
+    if let Some(master) = net::notify::Notifier::from_env()? {
+        // A master that is gone is noticed by the worker library.
+        boot.every(BEAT_EVERY, move || drop(master.send("WATCHDOG=1")));
+    }
     if let Some(new) = Exporter::from_settings(boot.settings(), board)? {
         *exporter.borrow_mut() = Some(new);
         let exporter = Rc::clone(exporter);

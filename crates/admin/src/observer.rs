@@ -196,3 +196,37 @@ impl View {
         self.now_unix.saturating_sub(Duration::from_millis(self.fact(Fact::StartedUnixMs)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scoreboard as the master and an observer have it.
+    fn pair() -> (Scoreboard, Observer) {
+        let ours = Scoreboard::create(2).unwrap();
+        let theirs = Scoreboard::open(ours.share().unwrap()).unwrap();
+        (ours, Observer::new(theirs.leak()))
+    }
+
+    #[test]
+    fn a_handler_that_does_not_return_counts_as_busy_and_never_backwards() {
+        let (mut master, observer) = pair();
+        let index = master.acquire(0, 1).unwrap();
+        let block = master.block(index).unwrap();
+        block.start(std::process::id());
+        block.set_standing(State::Ready);
+        let long_ago = sys::clock::monotonic().saturating_sub(5_000_000_000).max(1);
+        block.beat(long_ago);
+        block.begin(long_ago, b"GET", b"/slow", b"");
+        let view = observer.look();
+        assert_eq!((view.workers[0].doing, view.active()), (Doing::Busy, 1));
+        assert!(Duration::from_secs(5) <= view.slots[0].busy, "{:?}", view.slots[0].busy);
+        let cpu = view.slots[0].cpu;
+
+        // It is killed: what it had not counted itself is lost with it, but not from what was shown.
+        master.release(index, 0);
+        let after = observer.look();
+        assert!(view.slots[0].busy <= after.slots[0].busy && cpu <= after.slots[0].cpu);
+        assert!(after.workers.is_empty());
+    }
+}

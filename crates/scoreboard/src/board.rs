@@ -185,7 +185,7 @@ impl Scoreboard {
         self.read_consistently(|| {
             let mut snapshot = Snapshot {
                 totals: self.retired(),
-                series: series::read(&self.memory[RETIRED_SERIES..BLOCKS]).collect(),
+                series: series::read_retired(&self.memory[RETIRED_SERIES..BLOCKS]).collect(),
                 slots: self.retired_slots(),
                 workers: Vec::new(),
             };

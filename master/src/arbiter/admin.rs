@@ -32,6 +32,8 @@ const BOOT_MAX: Duration = Duration::from_secs(30);
 const STOP_MAX: Duration = Duration::from_secs(2);
 /// Ready for this long makes earlier failures forgotten.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+/// Longest silence: it gives a sign of life every second.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Connections that the program holds at once.
 const CONNECTIONS_MAX: usize = 256;
 /// Time a client of it has to send a request, and to take the answer.
@@ -61,7 +63,7 @@ enum State {
     /// Spawned, not ready.
     Booting(Booting),
     /// At work.
-    Ready { id: Id, since: Instant },
+    Ready { id: Id, since: Instant, heard: Instant },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +101,7 @@ impl Admin {
         let own = match &self.state {
             State::Absent { retry_at } => self.plan.is_some().then_some(*retry_at),
             State::Booting(booting) => Some(booting.deadline),
-            State::Ready { .. } => None,
+            State::Ready { heard, .. } => Some(*heard + SILENCE_MAX),
         };
         let next = self.next.as_ref().map(|(_, booting)| booting.deadline);
         self.leaving.iter().map(|(_, deadline)| *deadline).chain(own).chain(next).min()
@@ -227,6 +229,8 @@ impl Arbiter {
         let now = self.now();
         if let State::Absent { retry_at } = self.admin.state
             && retry_at <= now
+            // It would say "starting" on a socket that the old one answers for.
+            && !self.is_taking_over()
             && !(self.stop.is_some() && self.fleet.is_empty())
             && let Some(mut plan) = self.admin.plan.take()
         {
@@ -243,7 +247,8 @@ impl Arbiter {
         let overdue = |booting: &Booting| (booting.deadline <= now).then_some(booting.id);
         let own = match &self.admin.state {
             State::Booting(booting) => overdue(booting),
-            _ => None,
+            State::Ready { id, heard, .. } if *heard + SILENCE_MAX <= now => Some(*id),
+            State::Ready { .. } | State::Absent { .. } => None,
         };
         let next = self.admin.next.as_ref().and_then(|(_, booting)| overdue(booting));
         let leaving = self.admin.leaving.iter_mut().filter(|(_, deadline)| *deadline <= now);
@@ -301,7 +306,7 @@ impl Arbiter {
             let old = self.admin.plan.replace(plan);
             self.close_admin(old.map(|plan| plan.listening).unwrap_or_default());
         }
-        self.admin.state = State::Ready { id, since: now };
+        self.admin.state = State::Ready { id, since: now, heard: now };
         let pid = self.processes.get(&id).map_or(0, |process| process.pid().as_raw());
         let listening = self.admin.plan.iter().flat_map(|plan| &plan.listening);
         let addresses: Vec<String> =
@@ -339,6 +344,12 @@ impl Arbiter {
         {
             self.admin.failures = 0;
         }
+        let silence = match self.admin.state {
+            State::Ready { heard, .. } => now.saturating_duration_since(heard),
+            _ => Duration::ZERO,
+        };
+        let why =
+            if SILENCE_MAX <= silence { format!(" silent_s={}", silence.as_secs()) } else { why };
         self.admin_failed(&format!("Admin (pid:{pid}) ended {how}{why}"), now);
         true
     }
@@ -378,6 +389,28 @@ impl Arbiter {
         self.send_admin_away();
         self.admin.state = State::Absent { retry_at: self.now() };
         self.admin.leaving.is_empty()
+    }
+
+    /// The new master's has the same sockets, and would be taken for this one, which says "draining" from now on.
+    pub(super) fn leave_admin_to_successor(&mut self) {
+        let now = self.now();
+        for id in self.admin.ids().collect::<Vec<_>>() {
+            self.dismiss(id, now);
+        }
+        self.admin = Admin {
+            leaving: std::mem::take(&mut self.admin.leaving),
+            ..Admin::new(Vec::new(), now)
+        };
+    }
+
+    /// A process sent WATCHDOG=1.
+    pub(super) fn admin_beat(&mut self, id: Id) {
+        let now = self.now();
+        if let State::Ready { id: known, heard, .. } = &mut self.admin.state
+            && *known == id
+        {
+            *heard = now;
+        }
     }
 
     /// The last thing: its sockets.

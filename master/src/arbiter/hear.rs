@@ -92,6 +92,7 @@ impl Arbiter {
         if notice.watchdog {
             let now = self.now();
             self.fleet.heard(id, now);
+            self.admin_beat(id);
         }
         if notice.ready {
             if is_worker {

@@ -225,7 +225,14 @@ impl Arbiter {
         peer.say(Word::Go);
         self.journal
             .info(&format!("Upgraded: the new master serves, this one leaves new_pid={pid}"));
+        self.leave_admin_to_successor();
         self.ask_graceful_stop();
+    }
+
+    /// Whether an old master still speaks for the server.
+    pub(super) fn is_taking_over(&self) -> bool {
+        let role = self.peer.as_ref().map(|peer| peer.role);
+        role == Some(Role::Predecessor { is_told: false })
     }
 
     /// Tells the old master that we are ready.
@@ -235,6 +242,8 @@ impl Arbiter {
         {
             peer.role = Role::Predecessor { is_told: true };
             peer.say(Word::Ready(std::process::id() as i32));
+            // The old one's leaves now.
+            self.tend_admin();
         }
     }
 
