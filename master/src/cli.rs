@@ -113,7 +113,15 @@ fn assignments(matches: &ArgMatches, place: &Place) -> Vec<Assignment> {
                     .map(|&(_, text)| text.to_owned())
                     .collect()
             }
-            _ => matches.get_many::<String>(setting.name).into_iter().flatten().cloned().collect(),
+            // A setting without a flag that is not one of the two by place has no argument at all.
+            _ => matches
+                .try_get_many::<String>(setting.name)
+                .ok()
+                .flatten()
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
         };
         found.extend(texts.into_iter().map(|text| Assignment {
             setting,
