@@ -5,7 +5,9 @@
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use scoreboard::{Counter, Fact, ListenerFacts, Phase, Scoreboard, Snapshot, State, WorkerFacts};
+use scoreboard::{
+    Counter, Fact, Gauge, ListenerFacts, Phase, Scoreboard, Snapshot, State, WorkerFacts,
+};
 
 use crate::proc;
 
@@ -124,9 +126,11 @@ impl Observer {
             let Some((busy, cpu)) = sums.get_mut(worker.slot as usize) else { continue };
             // A handler that does not return has not been counted yet.
             if let Some(request) = &worker.request {
-                *busy += now_ns.saturating_sub(request.since.max(worker.heartbeat));
+                let running = now_ns.saturating_sub(request.since.max(worker.heartbeat));
+                *busy = busy.saturating_add(running);
             }
-            *cpu += process.cpu.map_or(0, |cpu| u64::try_from(cpu.as_nanos()).unwrap_or(0));
+            let taken = process.cpu.map_or(0, |cpu| u64::try_from(cpu.as_nanos()).unwrap_or(0));
+            *cpu = cpu.saturating_add(taken);
         }
         let mut shown = self.shown.borrow_mut();
         let count = sums.len().max(shown.len());
@@ -188,13 +192,23 @@ impl View {
 
     /// Requests in hand of all workers.
     pub fn active(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.facts.active()).sum()
+        sum(self.workers.iter().map(|worker| worker.facts.active()))
+    }
+
+    /// A gauge of all workers.
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        sum(self.workers.iter().map(|worker| worker.facts.gauge(gauge)))
     }
 
     /// Time since the master started.
     pub fn uptime(&self) -> Duration {
         self.now_unix.saturating_sub(Duration::from_millis(self.fact(Fact::StartedUnixMs)))
     }
+}
+
+/// Wraps, as counters do: a worker may have written anything.
+pub fn sum(values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(0, u64::wrapping_add)
 }
 
 #[cfg(test)]
@@ -206,6 +220,30 @@ mod tests {
         let ours = Scoreboard::create(2).unwrap();
         let theirs = Scoreboard::open(ours.share().unwrap()).unwrap();
         (ours, Observer::new(theirs.leak()))
+    }
+
+    #[test]
+    fn a_worker_that_scribbles_spoils_numbers_only() {
+        let (mut master, observer) = pair();
+        master.acquire(0, 1).unwrap();
+        let memory = sys::shm::SharedMemory::map(master.share().unwrap()).unwrap();
+        let mut random = 1_u64;
+        for round in 0..4 {
+            for word in memory.iter() {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let value = if round == 0 { u64::MAX } else { random };
+                word.store(value, std::sync::atomic::Ordering::Relaxed);
+            }
+            let view = observer.look();
+            for page in [
+                crate::prometheus::page(&view),
+                crate::json::page(&view),
+                crate::page::page(&view),
+                crate::apache::page(&view),
+            ] {
+                assert!(!page.is_empty());
+            }
+        }
     }
 
     #[test]

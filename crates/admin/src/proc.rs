@@ -43,7 +43,8 @@ pub fn max_fds(pid: u64) -> Option<u64> {
 fn cpu(stat: &str) -> Option<Duration> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let (user, kernel): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(Duration::from_millis((user + kernel) * (1_000 / TICKS_PER_SECOND)))
+    let ticks = user.saturating_add(kernel);
+    Some(Duration::from_millis(ticks.saturating_mul(1_000 / TICKS_PER_SECOND)))
 }
 
 fn resident_bytes(status: &str) -> Option<u64> {

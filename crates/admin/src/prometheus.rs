@@ -82,7 +82,7 @@ impl Family<'_> {
         let bounds = LATENCY_BOUNDS_NS.iter().map(|&bound| bound as f64 / 1e9);
         let mut count = 0;
         for (bound, more) in bounds.chain([f64::INFINITY]).zip(durations.counts) {
-            count += more;
+            count = more.wrapping_add(count);
             self.sample_of("_bucket", labels, Some(bound), count);
         }
         self.sample_of("_sum", labels, None, durations.sum);
@@ -153,8 +153,7 @@ fn http(page: &mut Page, view: &View) {
         ("writing", Gauge::ConnectionsWriting),
         ("idle", Gauge::ConnectionsIdle),
     ] {
-        let sum: u64 = view.workers.iter().map(|worker| worker.facts.gauge(gauge)).sum();
-        family.sample(&[("state", state)], sum);
+        family.sample(&[("state", state)], view.gauge(gauge));
     }
     page.counter(
         "http_server_connections_accepted_total",
@@ -194,14 +193,13 @@ fn http(page: &mut Page, view: &View) {
 }
 
 fn database(page: &mut Page, view: &View) {
-    let sum = |gauge| -> u64 { view.workers.iter().map(|worker| worker.facts.gauge(gauge)).sum() };
     let mut family = page.family("db_client_connections", "gauge", "Database connections.");
-    family.sample(&[("state", "up")], sum(Gauge::DatabaseConnectionsUp));
-    family.sample(&[("state", "connecting")], sum(Gauge::DatabaseConnectionsConnecting));
+    family.sample(&[("state", "up")], view.gauge(Gauge::DatabaseConnectionsUp));
+    family.sample(&[("state", "connecting")], view.gauge(Gauge::DatabaseConnectionsConnecting));
     page.gauge(
         "db_client_in_flight",
         "Queries sent and not yet answered.",
-        sum(Gauge::DatabaseInFlight),
+        view.gauge(Gauge::DatabaseInFlight),
     );
     let mut family = page.family(
         "db_client_connects_total",
@@ -265,10 +263,11 @@ pub const EXITS: [(&str, Fact); 8] = [
 ];
 
 fn log_lines(view: &View) -> [(&'static str, u64); 3] {
+    let both = |counter, fact| view.total(counter).wrapping_add(view.fact(fact));
     [
-        ("critical", view.total(Counter::LogCritical) + view.fact(Fact::LogCriticals)),
-        ("error", view.total(Counter::LogError) + view.fact(Fact::LogErrors)),
-        ("warning", view.total(Counter::LogWarning) + view.fact(Fact::LogWarnings)),
+        ("critical", both(Counter::LogCritical, Fact::LogCriticals)),
+        ("error", both(Counter::LogError, Fact::LogErrors)),
+        ("warning", both(Counter::LogWarning, Fact::LogWarnings)),
     ]
 }
 

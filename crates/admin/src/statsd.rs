@@ -12,6 +12,7 @@ use std::io;
 use scoreboard::{Counter, Fact, Scoreboard, Series};
 use shared::settings::Settings;
 
+use crate::observer::sum;
 use lines::Lines;
 use target::Target;
 
@@ -78,7 +79,7 @@ impl Exporter {
             });
             let new = lines::difference(&series.durations, known.map(|known| &known.durations));
             let count = new.count();
-            requests += count;
+            requests = count.wrapping_add(requests);
             if count != 0 {
                 let name = format!("gunicorn.request.status.{}", series.status);
                 self.lines.counter(&name, count);
@@ -99,21 +100,23 @@ impl Exporter {
         let master = self.board.master();
         let exceptions = totals.get(Counter::HandlerErrors);
         [
-            totals.get(Counter::LogCritical) + master.get(Fact::LogCriticals),
+            totals.get(Counter::LogCritical).wrapping_add(master.get(Fact::LogCriticals)),
             // gunicorn counts what handlers raise as exceptions, and nothing twice.
-            (totals.get(Counter::LogError) + master.get(Fact::LogErrors))
+            totals
+                .get(Counter::LogError)
+                .wrapping_add(master.get(Fact::LogErrors))
                 .saturating_sub(exceptions),
-            totals.get(Counter::LogWarning) + master.get(Fact::LogWarnings),
+            totals.get(Counter::LogWarning).wrapping_add(master.get(Fact::LogWarnings)),
             exceptions,
         ]
     }
 
     fn gauges(&mut self) {
         let master = self.board.master();
-        let workers = master.get(Fact::Serving) + master.get(Fact::Booting);
+        let workers = master.get(Fact::Serving).wrapping_add(master.get(Fact::Booting));
         self.lines.gauge("gunicorn.workers", workers);
         if self.with_backlog {
-            let waiting = master.listeners().iter().map(|listener| listener.length).sum();
+            let waiting = sum(master.listeners().iter().map(|listener| listener.length));
             self.lines.histogram("gunicorn.backlog", waiting);
             self.lines.gauge("gunicorn.socket.backlog", waiting);
         }

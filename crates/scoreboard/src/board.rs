@@ -209,11 +209,12 @@ impl Scoreboard {
     fn read_consistently<T>(&self, read: impl Fn() -> T) -> T {
         for turn in 1..READ_TRIES_MAX {
             let before = self.memory[HEADER_FOLDING].load(Ordering::Acquire);
-            let value = read();
-            fence(Ordering::Acquire);
-            let after = self.memory[HEADER_FOLDING].load(Ordering::Relaxed);
-            if before.is_multiple_of(2) && after == before {
-                return value;
+            if before.is_multiple_of(2) {
+                let value = read();
+                fence(Ordering::Acquire);
+                if self.memory[HEADER_FOLDING].load(Ordering::Relaxed) == before {
+                    return value;
+                }
             }
             if turn < READ_TRIES_AT_ONCE {
                 std::hint::spin_loop();

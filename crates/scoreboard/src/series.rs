@@ -178,6 +178,9 @@ fn add(series: &[AtomicU64], durations: &Histogram) {
     }
 }
 
+/// Series that a reader keeps apart, whatever workers wrote; what is beyond goes into one.
+const SHOWN_MAX: usize = 2 * RETIRED_SERIES_MAX;
+
 /// Adds `more` to `all`, series by series.
 pub(crate) fn merge(all: &mut Vec<Series>, more: impl Iterator<Item = Series>) {
     for series in more {
@@ -186,9 +189,17 @@ pub(crate) fn merge(all: &mut Vec<Series>, more: impl Iterator<Item = Series>) {
                 && known.status == series.status
                 && known.route == series.route
         };
+        let has_room = all.len() < SHOWN_MAX;
         match all.iter_mut().find(is_same) {
             Some(known) => known.durations.add(&series.durations),
-            None => all.push(series),
+            None if has_room => all.push(series),
+            None => {
+                if let Some(last) = all.last_mut() {
+                    (last.verb, last.status) = (Verb::OTHER, 0);
+                    ROUTE_OTHER.clone_into(&mut last.route);
+                    last.durations.add(&series.durations);
+                }
+            }
         }
     }
 }

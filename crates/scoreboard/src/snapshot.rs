@@ -79,8 +79,8 @@ impl WorkerFacts {
     /// Requests taken in hand and not yet answered.
     #[must_use]
     pub fn active(&self) -> u64 {
-        let ended =
-            self.counters.get(Counter::RequestsDone) + self.counters.get(Counter::RequestsAborted);
+        let (done, aborted) = (Counter::RequestsDone, Counter::RequestsAborted);
+        let ended = self.counters.get(done).wrapping_add(self.counters.get(aborted));
         self.counters.get(Counter::RequestsStarted).saturating_sub(ended)
     }
 
