@@ -227,6 +227,7 @@ pub struct Head<'a> {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) expect_continue: bool,
+    pub(crate) is_https: bool,
 }
 
 impl<'a> Head<'a> {
@@ -285,6 +286,12 @@ impl<'a> Head<'a> {
     #[must_use]
     pub fn expect_continue(&self) -> bool {
         self.expect_continue
+    }
+
+    /// Whether the target names `https`; only possible where the policy permits it.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.is_https
     }
 
     /// Returns the protocols the client offers to change to: Upgrade, where Connection names it. Never in HTTP/1.0.

@@ -90,6 +90,7 @@ pub(crate) fn interpret<'a>(
             && (is_current || connection.keep_alive)
             && method != Method::Connect,
         expect_continue: is_current && gathered.expects_continue && !framing.is_empty(),
+        is_https: parts.is_https,
     })
 }
 

@@ -85,6 +85,7 @@ enum Atom {
     Nanoseconds,
     /// Seconds with six decimals.
     SecondsExact,
+    Route,
     Reason,
 }
 
@@ -111,8 +112,6 @@ pub enum What {
     Scheme,
     /// The host asked for.
     Host,
-    /// The pattern of the route that answers.
-    Route,
     /// The request's id.
     RequestId,
     /// The trace the request belongs to, as hexadecimal digits.
@@ -134,7 +133,7 @@ pub trait Subject {
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Outcome<'a> {
     /// The status that was sent; where none was, the one that describes what happened.
     pub status: u16,
     /// Bytes of the response's body.
@@ -145,6 +144,8 @@ pub struct Outcome {
     pub nanoseconds: u64,
     /// Why it did not go as it should, in one word; empty if it did.
     pub reason: &'static str,
+    /// The pattern of the route that took it; empty if none did.
+    pub route: &'a str,
 }
 
 /// Who writes the log.

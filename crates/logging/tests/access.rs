@@ -49,10 +49,16 @@ fn request() -> Request {
     }
 }
 
-const OUTCOME: Outcome =
-    Outcome { status: 200, sent: 27, received: 5, nanoseconds: 1_234_567_890, reason: "" };
+const OUTCOME: Outcome<'_> = Outcome {
+    status: 200,
+    sent: 27,
+    received: 5,
+    nanoseconds: 1_234_567_890,
+    reason: "",
+    route: "/a{*rest}",
+};
 
-fn line(format: &str, request: &Request, outcome: &Outcome) -> String {
+fn line(format: &str, request: &Request, outcome: &Outcome<'_>) -> String {
     let format = Format::new(format);
     let mut clock = Clock::default();
     clock.set(UNIX_EPOCH + Duration::from_millis(1_795_344_222_123));
@@ -113,6 +119,7 @@ fn every_atom_has_its_value() {
         ("{scheme}x", "https"),
         ("{host}x", "example.com"),
         ("{reason}x", "-"),
+        ("{route}x", "/a{*rest}"),
         ("{received}x", "5"),
         ("{timestamp}x", "2026-11-22T10:43:42.123Z"),
         ("{worker}x", "1"),
@@ -156,7 +163,7 @@ fn json_has_the_usual_names_and_leaves_out_what_is_not_there() {
     assert_eq!(
         got,
         "{\"timestamp\":\"2026-11-22T10:43:42.123Z\",\"http.request.method\":\"GET\",\"url.scheme\":\"https\",\
-         \"url.path\":\"/a%20b\",\"url.query\":\"x=1\",\"http.response.status_code\":499,\
+         \"url.path\":\"/a%20b\",\"url.query\":\"x=1\",\"http.route\":\"/a{*rest}\",\"http.response.status_code\":499,\
          \"http.server.request.duration\":1.234567,\"http.request.body.size\":5,\"http.response.body.size\":27,\
          \"client.address\":\"203.0.113.9\",\"network.peer.address\":\"192.0.2.7\",\"network.protocol.version\":\"1.1\",\
          \"user_agent.original\":\"a\\\"\\\\\\u000a\\u00ff\",\"http.request.id\":\"abc\",\"error.type\":\"client_abort\",\

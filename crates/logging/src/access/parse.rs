@@ -12,7 +12,7 @@ const JSON: &[(&str, Atom)] = &[
     ("url.scheme", Atom::Subject(What::Scheme)),
     ("url.path", Atom::RawPath),
     ("url.query", Atom::Subject(What::Query)),
-    ("http.route", Atom::Subject(What::Route)),
+    ("http.route", Atom::Route),
     ("http.response.status_code", Atom::Status),
     ("http.server.request.duration", Atom::SecondsExact),
     ("http.request.body.size", Atom::BytesReceived),
@@ -177,6 +177,7 @@ fn is_late(atom: &Atom) -> bool {
             | Atom::Microseconds
             | Atom::Nanoseconds
             | Atom::SecondsExact
+            | Atom::Route
             | Atom::Reason
     )
 }
@@ -239,8 +240,8 @@ fn extended(name: &str) -> Atom {
         "span_id" => What::SpanId,
         "scheme" => What::Scheme,
         "host" => What::Host,
-        "route" => What::Route,
         "reason" => return Atom::Reason,
+        "route" => return Atom::Route,
         "received" => return Atom::BytesReceived,
         "timestamp" => return Atom::Timestamp,
         "worker" => return Atom::Worker,

@@ -46,7 +46,7 @@ impl Format {
     }
 
     /// Appends a line without its end: what was captured, and what became of the request.
-    pub fn finish(&self, captured: &[u8], outcome: &Outcome, clock: &Clock, out: &mut Vec<u8>) {
+    pub fn finish(&self, captured: &[u8], outcome: &Outcome<'_>, clock: &Clock, out: &mut Vec<u8>) {
         let mut early = captured;
         // Response fields were captured behind everything else.
         let mut late = captured;
@@ -186,7 +186,7 @@ fn put_value(
 fn put_late(
     piece: &Piece,
     captured: &mut &[u8],
-    outcome: &Outcome,
+    outcome: &Outcome<'_>,
     clock: &Clock,
     out: &mut Vec<u8>,
 ) {
@@ -220,6 +220,10 @@ fn put_late(
             out.splice(at..at, std::iter::repeat_n(b'0', zeros));
             true
         }
+        Atom::Route => {
+            escape::json(out, outcome.route.as_bytes());
+            !outcome.route.is_empty()
+        }
         Atom::Reason => {
             out.extend_from_slice(outcome.reason.as_bytes());
             !outcome.reason.is_empty()
@@ -237,7 +241,7 @@ fn put_late(
         }
         Piece::Member(key, atom) => {
             let at = out.len();
-            let is_text = matches!(atom, Atom::Timestamp | Atom::Reason);
+            let is_text = matches!(atom, Atom::Timestamp | Atom::Route | Atom::Reason);
             out.extend_from_slice(key);
             if is_text {
                 out.push(b'"');
