@@ -47,8 +47,24 @@ fn main() -> ExitCode {
             })
             .get("/close", |_, _| Response::text("last\n").and_close())
             .get("/thread", |_, cx| thread(cx))
+            .get("/via", |request, _| {
+                let client = request.client_addr().map(|address| address.to_string());
+                let trace = request.trace().map_or("-", |trace| trace.trace_id());
+                let id = request.request_id().unwrap_or("-");
+                Response::text(format!(
+                    "{} {} {id} {trace}\n",
+                    request.scheme(),
+                    client.as_deref().unwrap_or("-")
+                ))
+            })
+            .get_async("/via/later", owned(via))
             .body_bytes_max(64 * 1024))
     })
+}
+
+async fn via(request: OwnedRequest, _: Context) -> Response {
+    let id = request.request_id().unwrap_or("-");
+    Response::text(format!("{} {:?} {id}\n", request.scheme(), request.client_addr()))
 }
 
 fn number(request: &Request<'_>, name: &str) -> u64 {

@@ -3,7 +3,6 @@
 use std::future::Future;
 
 use http1::{Head, Method};
-use net::Peer;
 use router::{AddError, Match, Router};
 
 use crate::body::BODY_BYTES_MAX;
@@ -11,6 +10,7 @@ use crate::context::Context;
 use crate::request::{OwnedRequest, Request};
 use crate::response::{IntoResponse, Response};
 use crate::service::{Admission, Answer, Content, Service, Task};
+use crate::via::Via;
 
 /// A handler that answers at once.
 type Plain<S> = Box<dyn Fn(&Request<'_>, &Context<S>) -> Response>;
@@ -255,10 +255,10 @@ impl<S> Service for Routes<S> {
         }
     }
 
-    fn call(&self, head: &Head<'_>, peer: &Peer, content: Content<'_>) -> (u16, Answer) {
+    fn call(&self, head: &Head<'_>, via: &Via<'_>, content: Content<'_>) -> (u16, Answer) {
         let response = match self.router.find(head.method().as_str(), head.path()) {
             Match::Found { value, params } => {
-                let request = Request { head, peer, params, content };
+                let request = Request { head, via, params, content };
                 let answer = match &value.handler {
                     Handler::Plain(handler) => Answer::Now(handler(&request, &self.cx)),
                     Handler::Later(handler) => Answer::Later(handler(&request, &self.cx)),

@@ -6,7 +6,9 @@
 //! - Every buffer is bounded: input by a head or what one read brought, output by [`OUTPUT_HIGH_BYTES`] plus one response.
 
 mod deadline;
+mod preface;
 mod receive;
+mod record;
 mod respond;
 
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use mio::{Registry, Token};
 use net::Peer;
 use scoreboard::Counter;
 
+use crate::access::Ledger;
 use crate::body::SharedChannel;
 use crate::buffer::Buffer;
 use crate::core::{Core, Tag};
@@ -73,6 +76,8 @@ pub(crate) enum Verdict {
 
 /// Where a connection stands.
 enum State {
+    /// A PROXY header is awaited.
+    Preface,
     /// Between requests (`is_idle`), or a head is arriving.
     Head { is_idle: bool },
     /// A body is gathered for its handler.
@@ -165,6 +170,14 @@ pub(crate) struct Connection {
     token: Token,
     peer: Peer,
     peer_text: PeerText,
+    /// What the peer says of its client is believed. It is the peer of the socket that counts, not the PROXY header's.
+    is_trusted: bool,
+    /// The client of the request in hand came by https.
+    is_https: bool,
+    /// The id that the request in hand was given, if requests get ids.
+    request_id: Option<Box<str>>,
+    /// Requests that have no line in the access log yet.
+    ledger: Option<Box<Ledger>>,
     state: State,
     /// Bytes that wait: a part of a head, or pipelined requests.
     input: Buffer,
@@ -190,8 +203,15 @@ impl Connection {
             stream,
             token,
             peer_text: PeerText::of(&peer),
+            is_trusted: core.trust.trusts(&peer),
+            is_https: false,
+            request_id: None,
+            ledger: None,
             peer,
-            state: State::Head { is_idle: true },
+            state: match core.trust.proxy {
+                Some(_) => State::Preface,
+                None => State::Head { is_idle: true },
+            },
             input: Buffer::none(),
             progress: Progress::default(),
             output: Buffer::none(),
@@ -212,7 +232,7 @@ impl Connection {
     /// What the connection is doing, for the gauges.
     pub(crate) fn activity(&self) -> Activity {
         match self.state {
-            State::Head { is_idle: true } => Activity::Idle,
+            State::Head { is_idle: true } | State::Preface => Activity::Idle,
             State::Head { is_idle: false } | State::Gathering(_) | State::Skipping { .. } => {
                 Activity::Reading
             }
@@ -254,6 +274,7 @@ impl Connection {
 
     /// Nothing more is read, nothing more is answered; a task in hand is dropped.
     pub(crate) fn abandon(&mut self, core: &mut Core) {
+        self.record_abort(core);
         if matches!(self.state, State::Handling(_) | State::Gathering(_)) {
             core.block.add(Counter::RequestsAborted, 1);
         }
@@ -279,6 +300,9 @@ impl Connection {
             }
             let before = std::mem::discriminant(&self.state);
             self.flush(core);
+            if self.output_left() == 0 {
+                self.write_records(core);
+            }
             core.settle();
             // Room in the output lets pipelined requests go on; a closed side leaves the other to be read.
             let is_freed = was_held_up && self.output_left() < OUTPUT_HIGH_BYTES;

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http1::{FieldStorage, Head, Limits, Method, Policy, Rules};
+use http1::{FieldStorage, Head, HeaderMap, Limits, Method, Policy, Rules};
 use scoreboard::{Block, Call, Counter, Verb};
-use shared::settings::Settings;
+use shared::settings::{self, Settings};
 
+use crate::access::AccessLog;
 use crate::clock::Date;
 use crate::context::Kernel;
 use crate::drain::Drain;
@@ -17,6 +18,7 @@ use crate::error::Chain;
 use crate::executor::ReadyQueue;
 use crate::peer::PeerText;
 use crate::service::Service;
+use crate::via::{Ids, Trust};
 
 /// Bytes asked for in one read. What a read brings is parsed where it lies; only a rest is copied.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -43,14 +45,28 @@ impl TimeLimits {
     }
 }
 
-/// What the parser needs to know of the settings.
+/// What the parser needs to know of the settings, for peers that are trusted.
 pub(crate) fn rules(settings: &Settings) -> Rules {
     let limits = Limits {
         request_line_bytes_max: settings.limit_request_line,
         fields_max: settings.limit_request_fields,
         field_bytes_max: settings.limit_request_field_size,
     };
-    Rules { limits, policy: Policy::default() }
+    let policy = Policy {
+        header_map: match settings.header_map {
+            settings::HeaderMap::Drop => HeaderMap::Drop,
+            settings::HeaderMap::Refuse => HeaderMap::Refuse,
+            settings::HeaderMap::Dangerous => HeaderMap::Dangerous,
+        },
+        forwarder_headers: settings
+            .forwarder_headers
+            .iter()
+            .map(|name| name.as_bytes().into())
+            .collect(),
+        permit_unconventional_http_method: settings.permit_unconventional_http_method,
+        permit_https_target: true,
+    };
+    Rules { limits, policy }
 }
 
 /// What a request is counted as.
@@ -85,7 +101,13 @@ impl Tag {
 pub(crate) struct Core {
     pub(crate) service: Box<dyn Service>,
     pub(crate) kernel: Rc<Kernel>,
-    pub(crate) rules: Rules,
+    /// For peers that are trusted.
+    trusted_rules: Rules,
+    /// For all others.
+    untrusted_rules: Rules,
+    pub(crate) trust: Trust,
+    pub(crate) ids: Ids,
+    pub(crate) access: Option<Box<AccessLog>>,
     pub(crate) limits: TimeLimits,
     pub(crate) drain: Drain,
     pub(crate) block: Block<'static>,
@@ -107,10 +129,18 @@ impl Core {
         kernel: Rc<Kernel>,
         block: Block<'static>,
         queue: Arc<ReadyQueue>,
+        access: Option<Box<AccessLog>>,
     ) -> Core {
         let settings = &kernel.settings;
+        let trusted_rules = rules(settings);
+        let untrusted_rules =
+            Rules { policy: trusted_rules.policy.for_untrusted_peers(), ..trusted_rules.clone() };
         Core {
-            rules: rules(settings),
+            trusted_rules,
+            untrusted_rules,
+            trust: Trust::of(settings),
+            ids: Ids::new(),
+            access,
             limits: TimeLimits::of(settings),
             drain: Drain::new(settings.graceful_timeout),
             date: Date::new(kernel.clock.now()),
@@ -124,6 +154,11 @@ impl Core {
             has_asked: true,
             answered: Vec::new(),
         }
+    }
+
+    /// The parser's rules for a peer.
+    pub(crate) fn rules(&self, is_trusted: bool) -> &Rules {
+        if is_trusted { &self.trusted_rules } else { &self.untrusted_rules }
     }
 
     /// The time of this turn.

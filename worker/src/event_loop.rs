@@ -166,12 +166,15 @@ impl EventLoop {
 
         self.expire(now);
         self.flush_database(now);
+        if let Some(access) = &mut self.core.access {
+            access.flush();
+        }
         self.beat(now);
         Ok(if self.is_over(now) { Turn::Over } else { Turn::GoOn })
     }
 
     /// Whether the worker is through; says what it leaves unfinished.
-    fn is_over(&self, now: Instant) -> bool {
+    fn is_over(&mut self, now: Instant) -> bool {
         let left = self.connections.len();
         let is_over = self.core.drain.is_over(left, now);
         if is_over && left != 0 {
@@ -179,6 +182,9 @@ impl EventLoop {
                 .kernel
                 .log
                 .warning(format_args!("Connections cut at the end connections={left}"));
+            for (_, connection) in self.connections.iter_mut() {
+                connection.record_cut(&mut self.core);
+            }
         }
         is_over
     }
@@ -324,6 +330,9 @@ impl EventLoop {
             self.heartbeat_at = now + HEARTBEAT_EVERY;
             self.publish_gauges();
             self.core.kernel.log.flush();
+            if let Some(access) = &mut self.core.access {
+                access.report(&self.core.kernel.log);
+            }
         }
     }
 

@@ -56,6 +56,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod access;
 mod app;
 mod body;
 mod buffer;
@@ -79,6 +80,7 @@ mod run;
 mod service;
 mod slots;
 mod stream;
+mod via;
 
 pub use app::{App, owned};
 pub use body::{BodyError, RequestBody};
@@ -92,6 +94,7 @@ pub use pg;
 pub use request::{OwnedRequest, Request};
 pub use response::{Body, IntoResponse, Response};
 pub use run::{BootError, run};
+pub use via::Trace;
 
 // The README's example must compile.
 #[cfg(doctest)]

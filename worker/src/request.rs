@@ -4,6 +4,7 @@
 //! - An [`OwnedRequest`] is a copy for handlers that are an `async fn`; [`owned`](crate::owned) makes it for them.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use http1::{Fields, Head, Method, Version};
@@ -15,11 +16,12 @@ use crate::body::RequestBody;
 use crate::error::Error;
 use crate::percent;
 use crate::service::Content;
+use crate::via::{Trace, Via};
 
 /// A request. Valid while the handler function runs; what a future needs of it is taken out before.
 pub struct Request<'r> {
     pub(crate) head: &'r Head<'r>,
-    pub(crate) peer: &'r Peer,
+    pub(crate) via: &'r Via<'r>,
     pub(crate) params: Params<'r, 'r>,
     pub(crate) content: Content<'r>,
 }
@@ -88,7 +90,33 @@ impl<'r> Request<'r> {
     /// Who sent it.
     #[must_use]
     pub fn peer(&self) -> &'r Peer {
-        self.peer
+        self.via.peer
+    }
+
+    /// `https` if a trusted proxy says that its client came by it, else `http`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        self.via.scheme()
+    }
+
+    /// The client's address: the peer's, or with the setting `real_ip` whom trusted proxies name. `None`: a unix socket,
+    /// and nobody was named.
+    #[must_use]
+    pub fn client_addr(&self) -> Option<IpAddr> {
+        self.via.client(self.head)
+    }
+
+    /// The request's id: what the client sent as X-Request-ID, if that is plain; with the setting `request_id` there
+    /// always is one.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&'r str> {
+        self.via.request_id(self.head)
+    }
+
+    /// The trace that the request belongs to, if `traceparent` names one.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace<'r>> {
+        self.head.field("traceparent").and_then(Trace::parse)
     }
 
     /// The whole body: it was gathered before a plain handler is called. Empty in an asynchronous handler,
@@ -146,6 +174,9 @@ pub struct OwnedRequest {
     params: Vec<(Range<usize>, Range<usize>)>,
     version: Version,
     peer: Peer,
+    scheme: &'static str,
+    client_addr: Option<IpAddr>,
+    request_id: Option<Range<usize>>,
     body: RequestBody,
 }
 
@@ -169,6 +200,7 @@ impl OwnedRequest {
             .iter()
             .map(|(name, value)| (keep(name.as_bytes()), keep(value)))
             .collect();
+        let request_id = request.request_id().map(|id| keep(id.as_bytes()));
         OwnedRequest {
             bytes,
             method,
@@ -178,7 +210,10 @@ impl OwnedRequest {
             fields,
             params,
             version: head.version(),
-            peer: *request.peer,
+            peer: *request.via.peer,
+            scheme: request.scheme(),
+            client_addr: request.client_addr(),
+            request_id,
             body: request.body(),
         }
     }
@@ -241,6 +276,30 @@ impl OwnedRequest {
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// As [`Request::scheme`].
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// As [`Request::client_addr`].
+    #[must_use]
+    pub fn client_addr(&self) -> Option<IpAddr> {
+        self.client_addr
+    }
+
+    /// As [`Request::request_id`].
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_ref().map(|range| text(self.part(range)))
+    }
+
+    /// As [`Request::trace`].
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace<'_>> {
+        Trace::parse(self.header("traceparent")?.as_bytes())
     }
 
     /// The body, to be read piece by piece.

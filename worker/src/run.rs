@@ -15,6 +15,7 @@ use shared::exit;
 use shared::settings::Settings;
 use sys::signal::Caught;
 
+use crate::access::AccessLog;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::context::{Boot, Context, Kernel, Sleeps};
@@ -98,7 +99,8 @@ fn serve<S: 'static>(
             );
         }
     };
-    let core = Core::new(service, Rc::clone(&kernel), block, parts.queue);
+    let access = AccessLog::open(&kernel.settings, slot, generation, &kernel.log);
+    let core = Core::new(service, Rc::clone(&kernel), block, parts.queue, access);
     let event_loop = EventLoop::new(parts.poll, core, listeners, parts.signals, lifeline);
     let code = match event_loop {
         Ok(mut event_loop) => match until_ready(&mut event_loop) {
@@ -191,14 +193,19 @@ fn until_ready(event_loop: &mut EventLoop) -> std::io::Result<Turn> {
 }
 
 fn go_on(event_loop: &mut EventLoop) -> i32 {
-    loop {
+    let code = loop {
         match event_loop.turn(None) {
             Ok(Turn::GoOn) => (),
-            Ok(Turn::Over) => return exit::OK,
+            Ok(Turn::Over) => break exit::OK,
             Err(error) => {
                 event_loop.core().kernel.log.error(format_args!("The event loop failed: {error}"));
-                return exit::RUNTIME;
+                break exit::RUNTIME;
             }
         }
+    };
+    let core = event_loop.core();
+    if let Some(access) = &mut core.access {
+        access.finish(&core.kernel.log);
     }
+    code
 }

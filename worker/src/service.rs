@@ -8,10 +8,10 @@ use std::future::Future;
 use std::pin::Pin;
 
 use http1::Head;
-use net::Peer;
 
 use crate::body::SharedChannel;
 use crate::response::Response;
+use crate::via::Via;
 
 /// A request's handler at work; polled on the loop's thread until it has the response.
 pub(crate) type Task = Pin<Box<dyn Future<Output = Response>>>;
@@ -52,7 +52,7 @@ pub(crate) trait Service {
     /// Answers a request, or begins to.
     ///
     /// Also says which route took it, 0 if none did.
-    fn call(&self, head: &Head<'_>, peer: &Peer, content: Content<'_>) -> (u16, Answer);
+    fn call(&self, head: &Head<'_>, via: &Via<'_>, content: Content<'_>) -> (u16, Answer);
 
     /// The pattern of the route with this number, for metrics.
     fn pattern(&self, route: u16) -> &str;

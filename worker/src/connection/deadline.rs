@@ -6,6 +6,7 @@ use http1::{Exchange, Refusal};
 use scoreboard::Counter;
 
 use super::{Connection, State, Verdict};
+use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::Core;
 
@@ -26,6 +27,7 @@ impl Connection {
         if is_due(self.write_deadline) {
             // It does not take what it asked for: no answer would reach it.
             core.block.add(Counter::RefusedWriteTimeout, 1);
+            self.record_stall(core);
             return Verdict::Close;
         }
         if let State::Handling(handling) = &mut self.state
@@ -50,7 +52,8 @@ impl Connection {
         }
         self.state_deadline = None;
         match &self.state {
-            State::Head { is_idle: true }
+            State::Preface
+            | State::Head { is_idle: true }
             | State::Skipping { .. }
             | State::Lingering
             | State::Dead => {
@@ -59,7 +62,9 @@ impl Connection {
             State::Finishing { .. } => (),
             State::Head { is_idle: false } => {
                 core.block.add(Counter::RefusedHeaderTimeout, 1);
-                self.refuse(Refusal::new(408, ""), Exchange::UNKNOWN, core);
+                let input = std::mem::take(&mut self.input);
+                self.record_raw(&input, core);
+                self.refuse(Refusal::new(408, ""), Exchange::UNKNOWN, reason::HEADER_TIMEOUT, core);
             }
             State::Gathering(gathering) => {
                 let tag = gathering.tag;
@@ -69,7 +74,7 @@ impl Connection {
                 core.warn_timed_out(handling.label.method(), handling.label.path());
                 core.answered(handling.tag, 504);
                 let exchange = Exchange { keep_alive: false, ..handling.exchange };
-                self.refuse(Refusal::new(504, ""), exchange, core);
+                self.refuse(Refusal::new(504, ""), exchange, reason::REQUEST_TIMEOUT, core);
             }
         }
         self.advance(core)

@@ -6,6 +6,7 @@ use http1::{BodyDecoder, Exchange, Framing, Head, Parsed, Progress, parse_head};
 use scoreboard::Counter;
 
 use super::{Connection, Gathering, Incoming, OUTPUT_HIGH_BYTES, SKIP_BYTES_MAX, State};
+use crate::access::{STATUS_ABORTED, reason};
 use crate::body::{BodyError, Channel};
 use crate::buffer::Buffer;
 use crate::core::{Core, Tag};
@@ -15,6 +16,7 @@ impl Connection {
     /// Whether bytes from the client would be of use now. All back-pressure is here.
     pub(super) fn wants_bytes(&self) -> bool {
         match &self.state {
+            State::Preface => true,
             State::Head { .. } => self.output_left() < OUTPUT_HIGH_BYTES,
             State::Gathering(_) | State::Skipping { .. } | State::Lingering => true,
             State::Handling(handling) => {
@@ -72,6 +74,7 @@ impl Connection {
         while used < bytes.len() {
             let rest = &bytes[used..];
             let step = match &self.state {
+                State::Preface => self.feed_preface(rest, core),
                 State::Head { .. } if OUTPUT_HIGH_BYTES <= self.output_left() => 0,
                 State::Head { .. } => self.feed_head(rest, core),
                 State::Gathering(_) => self.feed_gathering(rest, core),
@@ -91,31 +94,35 @@ impl Connection {
     fn feed_head(&mut self, bytes: &[u8], core: &mut Core) -> usize {
         // Out of `core`, because the head borrows it while the request runs.
         let mut fields = std::mem::take(&mut core.fields);
-        let used = match parse_head(bytes, &core.rules, &mut self.progress, &mut fields) {
-            Ok(Parsed::Complete(head)) => {
-                self.progress = Progress::default();
-                self.begin(&head, &bytes[..head.len()], core);
-                head.len()
-            }
-            Ok(Parsed::Partial) => {
-                if matches!(self.state, State::Head { is_idle: true }) {
-                    // From its first byte on; a slow sender does not renew it.
-                    self.state = State::Head { is_idle: false };
-                    self.state_deadline = core.after(core.limits.header);
+        let used =
+            match parse_head(bytes, core.rules(self.is_trusted), &mut self.progress, &mut fields) {
+                Ok(Parsed::Complete(head)) => {
+                    self.progress = Progress::default();
+                    self.begin(&head, &bytes[..head.len()], core);
+                    head.len()
                 }
-                0
-            }
-            Err(error) => {
-                self.refuse_head(error, core);
-                bytes.len()
-            }
-        };
+                Ok(Parsed::Partial) => {
+                    if matches!(self.state, State::Head { is_idle: true }) {
+                        // From its first byte on; a slow sender does not renew it.
+                        self.state = State::Head { is_idle: false };
+                        self.state_deadline = core.after(core.limits.header);
+                    }
+                    0
+                }
+                Err(error) => {
+                    self.refuse_head(error, bytes, core);
+                    bytes.len()
+                }
+            };
         core.fields = fields;
         used
     }
 
     /// A request's head is there.
     fn begin(&mut self, head: &Head<'_>, raw: &[u8], core: &mut Core) {
+        if !self.admit(head, core) {
+            return self.refuse_scheme(raw, core);
+        }
         core.block.begin(
             core.tick,
             head.method().as_str().as_bytes(),
@@ -127,7 +134,7 @@ impl Connection {
         if head.framing().is_empty() {
             return self.call(head, exchange, Content::Whole(&[]), None, core);
         }
-        let decoder = BodyDecoder::new(head.framing(), &core.rules.limits);
+        let decoder = BodyDecoder::new(head.framing(), &core.rules(self.is_trusted).limits);
         let mut incoming = Incoming {
             decoder,
             channel: None,
@@ -185,6 +192,9 @@ impl Connection {
             self.refuse_body(BodyError::TooLarge, Exchange::UNKNOWN, tag, core);
             return bytes.len();
         }
+        if let Some(ledger) = &mut self.ledger {
+            ledger.receive(step.data.len());
+        }
         gathering.body.extend_from_slice(&bytes[step.data]);
         self.state_deadline = core.after(core.limits.body);
         if is_done {
@@ -201,9 +211,12 @@ impl Connection {
     fn call_gathered(&mut self, gathering: &Gathering, core: &mut Core) {
         let mut fields = std::mem::take(&mut core.fields);
         // It parsed before, by the same rules, so anything else cannot happen; the state is then Dead already.
-        if let Ok(Parsed::Complete(head)) =
-            parse_head(&gathering.head, &core.rules, &mut Progress::default(), &mut fields)
-        {
+        if let Ok(Parsed::Complete(head)) = parse_head(
+            &gathering.head,
+            core.rules(self.is_trusted),
+            &mut Progress::default(),
+            &mut fields,
+        ) {
             core.block.hold(
                 core.tick,
                 head.method().as_str().as_bytes(),
@@ -233,6 +246,9 @@ impl Connection {
         body.awaits_continue = false;
         match body.decoder.decode(&bytes[..room]) {
             Ok(step) => {
+                if let Some(ledger) = &mut self.ledger {
+                    ledger.receive(step.data.len());
+                }
                 if !step.data.is_empty() {
                     channel.put(&bytes[step.data]);
                 }
@@ -279,7 +295,10 @@ impl Connection {
     /// The client has said its last: what is begun and cannot be finished ends here.
     pub(super) fn on_end(&mut self, core: &mut Core) {
         match &mut self.state {
-            State::Head { .. } => self.state = State::Finishing { lingers: false },
+            State::Head { .. } | State::Preface => {
+                self.record_unfinished(STATUS_ABORTED, reason::ABORTED, core);
+                self.state = State::Finishing { lingers: false };
+            }
             State::Gathering(_) => self.abandon(core),
             State::Handling(handling) => {
                 // It may still read the answer.

@@ -8,12 +8,16 @@ use http1::{Encoder, Exchange, Finish, Head, HeadError, Refusal, ResponseError, 
 use scoreboard::Counter;
 
 use super::{Connection, Handling, Incoming, LINGER, Label, State};
+use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::{Core, Tag};
 use crate::executor::TaskWaker;
 use crate::panics;
 use crate::response::Response;
 use crate::service::{Answer, Content};
+
+/// The field by which a request's id travels.
+const REQUEST_ID: &str = "X-Request-ID";
 
 impl Connection {
     /// Runs the handler.
@@ -26,7 +30,7 @@ impl Connection {
         core: &mut Core,
     ) {
         let mut tag = Tag::of(head);
-        let called = panics::catch(|| core.service.call(head, &self.peer, content));
+        let called = panics::catch(|| core.service.call(head, &self.via(core), content));
         let called = called.map(|(route, answer)| {
             tag.route = route;
             answer
@@ -44,7 +48,7 @@ impl Connection {
         if let Some(cause) = &response.cause {
             core.report(head.method().as_str().as_bytes(), head.path(), cause.as_ref());
         }
-        let status = self.answer(response, exchange, body, core);
+        let status = self.answer(response, exchange, body, tag, core);
         // Counted when the connection has had its turn: the clock is read once for all its answers.
         core.answered(tag, status);
     }
@@ -95,7 +99,7 @@ impl Connection {
         if let Some(cause) = &response.cause {
             core.report(label.method(), label.path(), cause.as_ref());
         }
-        let status = self.answer(response, exchange, body, core);
+        let status = self.answer(response, exchange, body, tag, core);
         let now = sys::clock::monotonic();
         core.count(tag, status, now.saturating_sub(since));
         core.tick = now;
@@ -104,9 +108,10 @@ impl Connection {
     /// Puts a response into the output and decides what follows; returns the status that was really sent.
     fn answer(
         &mut self,
-        response: Response,
+        mut response: Response,
         mut exchange: Exchange,
         body: Option<Incoming>,
+        tag: Tag,
         core: &mut Core,
     ) -> u16 {
         core.block.let_go();
@@ -121,6 +126,12 @@ impl Connection {
             }
             _ => None,
         };
+        if let Some(id) = self.request_id.take() {
+            let is_set = |(name, _): &(Cow<'_, str>, _)| name.eq_ignore_ascii_case(REQUEST_ID);
+            if !response.fields.iter().any(is_set) {
+                response.fields.push((REQUEST_ID.into(), String::from(id).into()));
+            }
+        }
         let out = self.output.obtain();
         let mut status = response.status;
         let finish = match encode(out, exchange, core.date.stamp(), &response) {
@@ -131,6 +142,7 @@ impl Connection {
                 Refusal::new(500, "").write(out, exchange, core.date.stamp())
             }
         };
+        self.record_response(&response, status, exchange, tag.route, core);
         match (after, finish) {
             (None, Finish::KeepAlive) => self.rest(core),
             (Some(after), Finish::KeepAlive) => {
@@ -155,10 +167,25 @@ impl Connection {
     }
 
     /// The head of a request broke the rules.
-    pub(super) fn refuse_head(&mut self, error: HeadError, core: &mut Core) {
+    pub(super) fn refuse_head(&mut self, error: HeadError, bytes: &[u8], core: &mut Core) {
         core.block.add(Counter::RefusedBadRequest, 1);
         core.warn_invalid(&self.peer_text, &error);
-        self.refuse(Refusal::new(error.status(), error.reason()), Exchange::UNKNOWN, core);
+        self.record_raw(bytes, core);
+        let reason = if matches!(error.status(), 414 | 431) {
+            reason::TOO_LARGE
+        } else {
+            reason::BAD_REQUEST
+        };
+        self.refuse(Refusal::new(error.status(), error.reason()), Exchange::UNKNOWN, reason, core);
+    }
+
+    /// Trusted fields contradict each other about the scheme.
+    pub(super) fn refuse_scheme(&mut self, raw: &[u8], core: &mut Core) {
+        core.block.add(Counter::RefusedBadRequest, 1);
+        core.warn_invalid(&self.peer_text, &"contradictory scheme headers");
+        self.record_raw(raw, core);
+        let refusal = Refusal::new(400, "contradictory scheme headers");
+        self.refuse(refusal, Exchange::UNKNOWN, reason::BAD_REQUEST, core);
     }
 
     /// The body of a request will not be read to its end.
@@ -180,12 +207,26 @@ impl Connection {
         core.block.let_go();
         core.answered(tag, error.status());
         exchange.keep_alive = false;
-        self.refuse(Refusal::new(error.status(), ""), exchange, core);
+        let reason = match error {
+            BodyError::TooLarge => reason::TOO_LARGE,
+            BodyError::TimedOut => reason::BODY_TIMEOUT,
+            BodyError::Malformed | BodyError::Cut => reason::BAD_REQUEST,
+        };
+        self.refuse(Refusal::new(error.status(), ""), exchange, reason, core);
     }
 
     /// Says why, and ends the connection.
-    pub(super) fn refuse(&mut self, refusal: Refusal<'_>, exchange: Exchange, core: &mut Core) {
-        let _ = refusal.write(self.output.obtain(), exchange, core.date.stamp());
+    pub(super) fn refuse(
+        &mut self,
+        refusal: Refusal<'_>,
+        exchange: Exchange,
+        reason: &'static str,
+        core: &mut Core,
+    ) {
+        let out = self.output.obtain();
+        let before = out.len();
+        let _ = refusal.write(out, exchange, core.date.stamp());
+        self.record_refusal(refusal.status, reason, before, core);
         self.state = State::Finishing { lingers: true };
         self.state_deadline = None;
     }

@@ -34,6 +34,9 @@ impl EventLoop {
         let signals = self.signals.take();
         if signals.contains(Signal::SIGUSR1) {
             self.core.kernel.log.reopen();
+            if let Some(access) = &mut self.core.access {
+                access.reopen(&self.core.kernel.log);
+            }
         }
         if signals.contains(Signal::SIGTERM) {
             self.drain();

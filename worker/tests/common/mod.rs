@@ -309,6 +309,24 @@ impl Client {
         String::from_utf8(std::mem::take(&mut self.left)).unwrap()
     }
 
+    pub fn half_close_unless(&self, waits: bool) {
+        if !waits {
+            self.half_close();
+        }
+    }
+
+    /// Waits until there is something to read.
+    pub fn wait_readable(&self) {
+        assert!(sys::fd::wait_readable(&self.stream, Some(PATIENCE)).unwrap(), "nothing to read");
+    }
+
+    /// Ends the connection at once: what is under way is discarded.
+    pub fn reset(self) {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &at_once)
+            .unwrap();
+    }
+
     pub fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
