@@ -33,7 +33,6 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 const STATSD_EVERY: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    sys::title::set("monoceros: admin");
     let exporter: Rc<RefCell<Option<Exporter>>> = Rc::default();
     let started = Rc::clone(&exporter);
     let code = worker::run(move |boot| build(boot, &started));
@@ -49,6 +48,8 @@ fn build(
     exporter: &Rc<RefCell<Option<Exporter>>>,
 ) -> Result<App<Observer>, BootError> {
     let board = observed()?.leak();
+    // Here, because the library has just called it a worker.
+    sys::title::set("monoceros: admin");
     if let Some(master) = net::notify::Notifier::from_env()? {
         // A master that is gone is noticed by the worker library.
         boot.every(BEAT_EVERY, move || drop(master.send("WATCHDOG=1")));

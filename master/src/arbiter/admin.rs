@@ -108,7 +108,7 @@ impl Admin {
     }
 
     /// Processes that were not told to go.
-    fn ids(&self) -> impl Iterator<Item = Id> {
+    pub(super) fn ids(&self) -> impl Iterator<Item = Id> {
         let own = match &self.state {
             State::Absent { .. } => None,
             State::Booting(Booting { id, .. }) | State::Ready { id, .. } => Some(*id),

@@ -73,9 +73,11 @@ impl Arbiter {
     fn reopen_logs(&mut self) {
         self.journal.reopen();
         // Only to those with a handler: the signal's default is death, and a booting worker may not be so far.
-        let workers = self.processes.values().filter(|process| process.slot.is_some());
-        for process in workers.filter(|process| process.catches(Signal::SIGUSR1)) {
-            process.signal(Signal::SIGUSR1);
+        for (id, process) in &self.processes {
+            let has_a_log = process.slot.is_some() || self.admin.ids().any(|admin| admin == *id);
+            if has_a_log && process.catches(Signal::SIGUSR1) {
+                process.signal(Signal::SIGUSR1);
+            }
         }
     }
 
