@@ -54,6 +54,8 @@ pub(super) struct Admin {
     failures: u32,
     /// Listeners that an old master passed, until they are opened from here.
     passed: Vec<Rc<Listening>>,
+    /// Whether a new master has taken over, so that what this one does is no longer what the server does.
+    pub(super) is_left_to_successor: bool,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,15 @@ struct Plan {
 impl Admin {
     pub(super) fn new(passed: Vec<Rc<Listening>>, now: Instant) -> Admin {
         let state = State::Absent { retry_at: now };
-        Admin { plan: None, state, next: None, leaving: Vec::new(), failures: 0, passed }
+        Admin {
+            plan: None,
+            state,
+            next: None,
+            leaving: Vec::new(),
+            failures: 0,
+            passed,
+            is_left_to_successor: false,
+        }
     }
 
     /// Its listeners, for a new master.
@@ -397,10 +407,8 @@ impl Arbiter {
         for id in self.admin.ids().collect::<Vec<_>>() {
             self.dismiss(id, now);
         }
-        self.admin = Admin {
-            leaving: std::mem::take(&mut self.admin.leaving),
-            ..Admin::new(Vec::new(), now)
-        };
+        let leaving = std::mem::take(&mut self.admin.leaving);
+        self.admin = Admin { leaving, is_left_to_successor: true, ..Admin::new(Vec::new(), now) };
     }
 
     /// A process sent WATCHDOG=1.
