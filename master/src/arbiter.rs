@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::Invocation;
 use crate::fleet::{Fleet, Id, Limits};
 use crate::generation::Generation;
+use crate::hooks::{Hook, Hooks};
 use crate::journal::Journal;
 use crate::oom::OomKills;
 use crate::pidfile::PidFile;
@@ -91,6 +92,7 @@ pub struct Arbiter {
     admin: Admin,
     /// When the listeners' queues are looked at again.
     queues_at: Instant,
+    hooks: Hooks,
     reload: ReloadBook,
     stop: Option<StopBook>,
     pidfile: Option<PidFile>,
@@ -119,6 +121,7 @@ impl Arbiter {
             self.tend_companion();
             self.tend_admin();
             self.tend_upgrade();
+            self.hooks.tend();
             self.sample_queues(Instant::now());
             self.publish();
             if let Some(code) = self.is_over() {
@@ -155,7 +158,8 @@ impl Arbiter {
             .next_deadline(now)
             .map_or(TICK, |deadline| deadline.saturating_duration_since(now))
             .min(TICK)
-            .min(self.manager.watchdog_wait().unwrap_or(TICK));
+            .min(self.manager.watchdog_wait().unwrap_or(TICK))
+            .min(self.hooks.longest_wait().unwrap_or(TICK));
         // Rounded up: a deadline half a millisecond away must not become a busy loop.
         let milliseconds = wait.as_nanos().div_ceil(1_000_000);
         let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::ZERO);
@@ -169,6 +173,8 @@ impl Arbiter {
             self.processes.values().map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)),
         );
         polled.extend(self.peer.iter().map(|peer| PollFd::new(peer.as_fd(), PollFlags::POLLIN)));
+        // Only to wake up: they are tended in every turn.
+        polled.extend(self.hooks.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let pause = self.clock.sleeps(real, wait);
         // An error is EINTR or a lack of kernel memory: nothing is readable then, and the next turn asks again.
         let _ = poll(&mut polled, timeout);
@@ -227,6 +233,13 @@ impl Arbiter {
     fn next_id(&mut self) -> Id {
         self.last_id += 1;
         Id(self.last_id)
+    }
+
+    /// Runs a hook of the operator's, if there is one.
+    fn hook(&mut self, hook: Hook, facts: &[(&str, String)]) {
+        if let Some(generation) = self.generations.get(&self.fleet.generation) {
+            self.hooks.call(generation.settings(), hook, facts);
+        }
     }
 
     /// The generation that new workers are spawned from. It is kept for as long as it is the fleet's.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use shared::settings::{Assignment, Kind, Place, SETTINGS, Setting};
+use shared::settings::{Assignment, Kind, Place, RETIRED, Retired, SETTINGS, Setting, Takes};
 
 /// Builds the command line: every setting that has a flag, then APP, then `--` and COMMAND.
 #[must_use]
@@ -49,7 +49,29 @@ pub fn command() -> Command {
             );
         }
     }
-    command
+    RETIRED
+        .iter()
+        .filter(|retired| !retired.flags.is_empty())
+        .fold(command, |command, retired| command.arg(retired_argument(retired)))
+}
+
+/// A flag of gunicorn that is not offered: understood, so that the answer can say why.
+fn retired_argument(retired: &'static Retired) -> Arg {
+    let mut arg = Arg::new(retired.name).hide(true).action(match retired.takes {
+        Takes::Value => ArgAction::Append,
+        Takes::Nothing => ArgAction::Count,
+    });
+    if retired.takes == Takes::Value {
+        arg = arg.allow_negative_numbers(true);
+    }
+    for flag in retired.flags {
+        arg = match (flag.chars().next(), flag.len()) {
+            (Some(letter), 1) => arg.short(letter),
+            _ if arg.get_long().is_none() => arg.long(*flag),
+            _ => arg.alias(*flag),
+        };
+    }
+    arg
 }
 
 const AFTER_HELP: &str = "\
@@ -89,17 +111,29 @@ fn argument(setting: &'static Setting, flag: &str) -> Arg {
     }
 }
 
+/// What a command line says.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Settings with their values.
+    pub assignments: Vec<Assignment>,
+    /// Flags of gunicorn that are not offered.
+    pub retired: Vec<&'static Retired>,
+}
+
 /// Reads a command line without its program name; values are checked later, by the settings themselves.
 ///
 /// # Errors
 ///
 /// What clap has to say: a usage error, or `--help` and `--version`, which are no mistake.
-pub fn parse(
-    args: impl IntoIterator<Item = OsString>,
-    place: &Place,
-) -> Result<Vec<Assignment>, clap::Error> {
+pub fn parse(args: impl IntoIterator<Item = OsString>, place: &Place) -> Result<Said, clap::Error> {
     let matches = command().no_binary_name(true).try_get_matches_from(args)?;
-    Ok(assignments(&matches, place))
+    let is_said = |retired: &&Retired| match retired.takes {
+        _ if retired.flags.is_empty() => false,
+        Takes::Value => matches.contains_id(retired.name),
+        Takes::Nothing => 0 < matches.get_count(retired.name),
+    };
+    let retired = RETIRED.iter().filter(is_said).collect();
+    Ok(Said { assignments: assignments(&matches, place), retired })
 }
 
 fn assignments(matches: &ArgMatches, place: &Place) -> Vec<Assignment> {
@@ -144,7 +178,7 @@ mod tests {
 
     fn read(line: &[&str]) -> Result<Vec<(&'static str, String)>, clap::Error> {
         let found = parse(line.iter().map(OsString::from), &Place::CommandLine)?;
-        Ok(found.into_iter().map(|a| (a.setting.name, a.text)).collect())
+        Ok(found.assignments.into_iter().map(|a| (a.setting.name, a.text)).collect())
     }
 
     #[test]
@@ -177,6 +211,15 @@ mod tests {
         ];
         assert_eq!(found, want.map(|(name, text)| (name, text.to_owned())));
         assert_eq!(read(&["-w", "2", "-w", "3"]).unwrap(), [("workers", "3".to_owned())]);
+    }
+
+    #[test]
+    fn flags_of_gunicorn_that_are_not_offered_are_understood() {
+        let line = ["-k", "gthread", "--threads=4", "--paster", "x.ini", "--spew", "app:app"];
+        let said = parse(line.iter().map(OsString::from), &Place::CommandLine).unwrap();
+        let retired: Vec<&str> = said.retired.iter().map(|retired| retired.name).collect();
+        assert_eq!(retired, ["worker_class", "threads", "spew", "paste"]);
+        assert_eq!(said.assignments.len(), 1, "the application");
     }
 
     #[test]

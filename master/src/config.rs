@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 
 use net::BindAddr;
 use shared::contract::CMD_ARGS;
-use shared::settings::{self, Assignment, Place, Problem, Problems, Resolved, Settings};
+use shared::settings::{
+    self, Assignment, Fate, Found, Place, Problem, Problems, Resolved, Settings,
+};
 use sys::spawn::Credentials;
 
 use crate::app::App;
-use crate::cli;
+use crate::cli::{self, Said};
 use crate::identity;
 
 /// The settings file that is read when none is named, if it is there.
@@ -95,13 +97,16 @@ impl Invocation {
     ///
     /// The first source that cannot be read, or else every wrong setting at once.
     pub fn load(&self) -> Result<Loaded, LoadError> {
-        let (outside, warnings) = self.outside()?;
+        let (outside, mut warnings) = self.outside()?;
         // Where the file lies is said outside of it; mistakes there are reported together with the file's own below.
         let early =
             settings::resolve(&outside.all()).map(|resolved| resolved.settings).unwrap_or_default();
         let mut directory = self.directory.clone();
         directory.extend(&early.chdir);
-        let (in_file, mut problems) = read_file(&directory, early.config.as_deref())?;
+        let Found { assignments: in_file, mut problems, warnings: in_vain } =
+            read_file(&directory, early.config.as_deref())?;
+        warnings.extend(in_vain);
+        problems.extend(outside.problems.iter().cloned());
         directory.extend(
             in_file
                 .iter()
@@ -139,10 +144,10 @@ impl Invocation {
 
     fn outside(&self) -> Result<(Outside, Vec<String>), LoadError> {
         let usage = |error| LoadError::Usage(Box::new(error));
-        let (environment, warnings) = settings::environment(&self.variables);
+        let (environment, mut warnings) = settings::environment(&self.variables);
         let cmd_args = self.variables.iter().find(|(name, _)| name == CMD_ARGS);
         let cmd_args = match cmd_args.map(|(_, line)| settings::split(line)) {
-            None => Vec::new(),
+            None => Said::default(),
             Some(Ok(words)) => {
                 cli::parse(words.into_iter().map(OsString::from), &Place::CmdArgs).map_err(usage)?
             }
@@ -156,7 +161,18 @@ impl Invocation {
         };
         let command_line =
             cli::parse(self.args.iter().cloned(), &Place::CommandLine).map_err(usage)?;
-        Ok((Outside { environment, cmd_args, command_line }, warnings))
+        let mut problems = Vec::new();
+        for (said, place) in [(&cmd_args, Place::CmdArgs), (&command_line, Place::CommandLine)] {
+            for retired in &said.retired {
+                let problem = Problem { place: place.clone(), message: retired.sentence() };
+                match retired.fate {
+                    Fate::Ignored => warnings.push(problem.to_string()),
+                    Fate::Refused => problems.push(problem),
+                }
+            }
+        }
+        let (cmd_args, command_line) = (cmd_args.assignments, command_line.assignments);
+        Ok((Outside { environment, cmd_args, command_line, problems }, warnings))
     }
 }
 
@@ -165,6 +181,8 @@ struct Outside {
     environment: Vec<Assignment>,
     cmd_args: Vec<Assignment>,
     command_line: Vec<Assignment>,
+    /// Flags that are refused.
+    problems: Vec<Problem>,
 }
 
 impl Outside {
@@ -178,10 +196,7 @@ impl Outside {
     }
 }
 
-fn read_file(
-    directory: &Path,
-    named: Option<&Path>,
-) -> Result<(Vec<Assignment>, Vec<Problem>), LoadError> {
+fn read_file(directory: &Path, named: Option<&Path>) -> Result<Found, LoadError> {
     let shown = named.unwrap_or(Path::new(FILE_BY_DEFAULT));
     let read = || {
         let mut text = String::new();
@@ -200,7 +215,7 @@ fn read_file(
     match read() {
         Ok(text) => Ok(settings::file(shown, &text)),
         Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
-            Ok((vec![], vec![]))
+            Ok(Found::default())
         }
         Err(source) => Err(LoadError::File { path: shown.to_owned(), source }),
     }

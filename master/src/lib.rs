@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod fleet;
 pub mod generation;
 pub mod handover;
+pub mod hooks;
 pub mod identity;
 pub mod journal;
 pub mod oom;

@@ -72,6 +72,12 @@ impl Environment {
         environment
     }
 
+    /// Every variable, as `NAME=value`.
+    #[must_use]
+    pub fn variables(&self) -> Vec<CString> {
+        self.0.clone()
+    }
+
     fn set(&mut self, name: &str, value: &str) {
         let prefix = [name.as_bytes(), b"="].concat();
         self.0.retain(|entry| !entry.as_bytes().starts_with(&prefix));

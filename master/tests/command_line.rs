@@ -117,3 +117,50 @@ fn chdir_and_relative_paths_agree() {
     server.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(server.wait(), Some(0));
 }
+
+#[test]
+fn gunicorns_dead_flags_are_accepted_with_a_warning() {
+    let mut server = support::Server::start(&[
+        "-k",
+        "gthread",
+        "--threads",
+        "4",
+        "--preload",
+        "--worker-tmp-dir",
+        "/dev/shm",
+        "--ssl-version",
+        "TLS",
+        "--suppress-ragged-eofs",
+        "--do-handshake-on-connect",
+        "--http-parser",
+        "fast",
+        "--no-sendfile",
+    ]);
+    server.expect(" has no effect: ");
+    assert_eq!(server.count("[WARNING] command line: "), 9, "{}", server.log());
+    assert_eq!(server.count("command line: threads has no effect: "), 1, "{}", server.log());
+    server.stop();
+}
+
+#[test]
+fn flags_that_cannot_be_honoured_are_refused_by_name() {
+    let folder = Folder::new();
+    for (args, sentence) in [
+        (&["--certfile", "a.pem"][..], "certfile is not offered: there is no TLS yet"),
+        (&["--http-protocols=h2"], "http_protocols is not offered: there is no HTTP/2 yet"),
+        (&["--protocol", "uwsgi"], "protocol is not offered: only HTTP is spoken"),
+        (&["--asgi-loop", "uvloop"], "asgi_loop is not offered: ASGI"),
+        (
+            &["--strip-header-spaces"],
+            "strip_header_spaces is not offered: it lets requests through",
+        ),
+        (&["--paster", "x.ini"], "paste is not offered: PasteDeploy files are not read"),
+        (&["--spew"], "spew is not offered: it traces Python"),
+        (&["--dirty-workers", "2"], "dirty_workers is not offered: there is no pool"),
+        (&["-c", "gunicorn.conf.py"], "expected a TOML file: gunicorn's Python files are not read"),
+    ] {
+        let (code, text) = run(&folder, &[&["--check-config"], args].concat());
+        assert_eq!(code, Some(78), "{args:?}: {text}");
+        assert!(text.contains("command line: ") && text.contains(sentence), "{args:?}: {text}");
+    }
+}

@@ -12,15 +12,17 @@ mod parse;
 mod print;
 mod reference;
 mod resolve;
+mod retired;
 mod split;
 mod suggest;
 mod table;
 
 pub use edge::{HeaderMap, ProxyProtocol, RealIp, SYSLOG_FACILITIES};
 pub use environment::assignments as environment;
-pub use file::assignments as file;
+pub use file::{Found, assignments as file};
 pub use reference::page as reference_page;
 pub use resolve::{Assignment, Place, Problem, Problems, Resolved, Value, resolve};
+pub use retired::{Fate, RETIRED, Retired, Takes};
 pub use split::split;
 pub use suggest::nearest;
 pub use table::{LogLevel, SETTINGS, Settings, WORKERS_MAX};
@@ -105,6 +107,8 @@ pub enum Section {
     Metrics,
     /// The process: pidfile, directory, name.
     Process,
+    /// Commands run at certain moments.
+    Hooks,
 }
 
 /// What a reload (HUP) makes of a changed value.
@@ -167,7 +171,7 @@ impl Setting {
 
 impl Section {
     /// All sections, in reading order.
-    pub const ALL: [Section; 9] = [
+    pub const ALL: [Section; 10] = [
         Section::Config,
         Section::Sockets,
         Section::Workers,
@@ -177,6 +181,7 @@ impl Section {
         Section::Logging,
         Section::Metrics,
         Section::Process,
+        Section::Hooks,
     ];
 
     /// The heading as printed.
@@ -192,6 +197,7 @@ impl Section {
             Section::Logging => "Logging",
             Section::Metrics => "Metrics",
             Section::Process => "Process",
+            Section::Hooks => "Hooks",
         }
     }
 }

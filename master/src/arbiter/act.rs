@@ -10,6 +10,7 @@ use sys::Signal;
 
 use super::{Arbiter, PLANS_PER_TURN_MAX};
 use crate::fleet::{Action, DrainReason, Fleet, Id, Manner, Promotion, Reload, Stage, Worker};
+use crate::hooks::{Hook, worker_facts};
 use crate::proc::{Facts, rss};
 use crate::process::{Orders, Process, WorkerOrders};
 use crate::wear::{LOOK_EVERY, Wear};
@@ -71,6 +72,7 @@ impl Arbiter {
                 }
                 self.processes.insert(id, process);
                 self.fleet.spawned(slot, Worker { id, generation, since: now });
+                self.hook(Hook::PostFork, &worker_facts(pid, slot, generation));
             }
             Err(error) => {
                 self.scoreboard.master().count(Fact::SpawnFailures);
@@ -157,6 +159,7 @@ impl Arbiter {
             ));
             process.signal(Signal::SIGABRT);
         }
+        self.hook_of_abort(id);
         self.tell(id, Fleet::aborting(now), now);
     }
 
@@ -171,7 +174,16 @@ impl Arbiter {
             process.signal(Signal::SIGABRT);
         }
         self.boot_code.get_or_insert(shared::exit::WORKER_BOOT);
+        self.hook_of_abort(id);
         self.tell(id, Fleet::aborting(now), now);
+    }
+
+    fn hook_of_abort(&mut self, id: Id) {
+        if let Some(process) = self.processes.get(&id) {
+            let slot = process.slot.unwrap_or_default();
+            let facts = worker_facts(process.pid(), slot, process.generation);
+            self.hook(Hook::WorkerAbort, &facts);
+        }
     }
 
     fn kill(&mut self, id: Id, now: Instant) {
@@ -277,6 +289,7 @@ impl Arbiter {
                 "Worker ready pid={pid} slot={slot} generation={generation} boot_ms={boot_ms}"
             );
             self.journal.repeated(self.failures(slot), &line);
+            self.hook(Hook::PostWorkerInit, &worker_facts(pid, slot, generation));
         }
         if promotion == Promotion::Canary
             && let Reload::Canary { generation } = self.fleet.reload

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use net::BindOptions;
 use net::inherit::Inherited;
@@ -26,10 +26,14 @@ use crate::config::{Invocation, Loaded};
 use crate::fleet::{Fleet, SLOTS_MAX, Stage, State};
 use crate::generation::{Generation, Listening, OpenError};
 use crate::handover::Handover;
+use crate::hooks::{Hook, Hooks};
 use crate::journal::Journal;
 use crate::oom::OomKills;
 use crate::pidfile::{PidFile, PidFileError};
 use crate::process::Environment;
+
+/// Time for hooks to be gone after they were killed.
+pub(super) const HOOKS_END_MAX: Duration = Duration::from_secs(1);
 
 /// Why the master cannot start.
 #[derive(Debug)]
@@ -76,6 +80,9 @@ impl Arbiter {
         if let Some(who) = &loaded.credentials {
             journal.give_to(who.uid, who.gid);
         }
+        let mut hooks = Hooks::new(journal.clone(), environment.clone());
+        hooks.call(&settings, Hook::OnStarting, &[]);
+        hooks.run_to_end(settings.hook_timeout + HOOKS_END_MAX);
         let is_bind_given =
             loaded.resolved.value("bind").is_some_and(|bind| bind.place != Place::Default);
         if !inherited.is_empty() && is_bind_given {
@@ -124,6 +131,7 @@ impl Arbiter {
             companion: None,
             admin: Admin::new(passed_to_admin, now),
             queues_at: now,
+            hooks,
             reload: ReloadBook::default(),
             stop: None,
             pidfile,
@@ -141,6 +149,7 @@ impl Arbiter {
         arbiter.want_admin(generation.settings(), generation.loaded.credentials.as_ref());
         let wants_companion = generation.wants_embedded();
         arbiter.generations.insert(0, generation);
+        arbiter.hook(Hook::WhenReady, &[]);
         if wants_companion {
             arbiter.want_companion();
         } else {
@@ -186,6 +195,7 @@ impl Arbiter {
         let status = self.status();
         self.manager.tell(&format!("READY=1\nSTATUS={status}"));
         self.tell_predecessor();
+        self.hook(Hook::OnAllReady, &[("WORKERS", serving.to_string())]);
     }
 
     /// One line on the state of the server, for the service manager.

@@ -12,6 +12,7 @@ use sys::pidfd::Exit;
 use super::Arbiter;
 use crate::fleet::{Departure, Id, Manner};
 use crate::generation::Generation;
+use crate::hooks::{Hook, worker_facts};
 use crate::process::Process;
 
 /// Orphans reaped in one turn, as PID 1 of a container.
@@ -69,6 +70,14 @@ impl Arbiter {
                 }
             }
         }
+        let mut facts = worker_facts(process.pid(), slot, process.generation);
+        match ended {
+            Some(Exit::Code(code)) => facts.push(("EXIT_CODE", code.to_string())),
+            Some(Exit::Signal(number, _)) => facts.push(("EXIT_SIGNAL", number.to_string())),
+            None => (),
+        }
+        self.hook(Hook::ChildExit, &facts);
+        self.hook(Hook::WorkerExit, &facts);
         self.reload_may_have_failed(before, "a new worker could not boot");
         // A wake-up of a listener may have died with it: the others look for themselves.
         for process in self.processes.values().filter(|process| process.is_ready) {
@@ -136,8 +145,10 @@ impl Arbiter {
 
     /// As PID 1 of a container, orphans of others become our children; nobody else collects them.
     pub(super) fn bury_orphans(&mut self) {
-        let known: BTreeSet<i32> =
-            self.processes.values().map(|process| process.pid().as_raw()).collect();
+        // One that has ended would hide the orphans behind it.
+        self.hooks.tend();
+        let mut known = self.hooks.pids();
+        known.extend(self.processes.values().map(|process| process.pid().as_raw()));
         for _ in 0..ORPHANS_PER_TURN_MAX {
             match sys::pidfd::reap_orphan(&|pid| known.contains(&pid.as_raw())) {
                 Ok(Some((pid, exit))) => {

@@ -5,6 +5,7 @@ use sys::{Pid, Signal};
 
 use super::Arbiter;
 use crate::fleet::Stage;
+use crate::hooks::Hook;
 
 /// The signals that the master takes.
 pub(super) const SIGNALS: [Signal; 10] = [
@@ -54,7 +55,16 @@ impl Arbiter {
             (true, false) => " reason=no more slots",
         };
         self.journal.info(&format!("Number of workers wanted={wanted} before={before}{why}"));
+        self.workers_changed(before, wanted);
         self.report_status();
+    }
+
+    /// Tells the operator's hook that another number of workers is wanted.
+    pub(super) fn workers_changed(&mut self, before: usize, wanted: usize) {
+        if before != wanted {
+            let facts = [("WORKERS", wanted.to_string()), ("WORKERS_BEFORE", before.to_string())];
+            self.hook(Hook::NworkersChanged, &facts);
+        }
     }
 
     fn is_daemon(&self) -> bool {

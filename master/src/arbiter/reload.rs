@@ -14,6 +14,7 @@ use super::{Arbiter, limits};
 use crate::config::Loaded;
 use crate::fleet::{Reload, SLOTS_MAX};
 use crate::generation::{Generation, Listening};
+use crate::hooks::Hook;
 
 /// A reload waits while this many workers per slot, and [`LEAVING_MAX_MORE`], have yet to finish: each holds memory.
 const LEAVING_MAX_PER_SLOT: usize = 2;
@@ -69,6 +70,10 @@ impl Arbiter {
             Ok(number) => {
                 self.reload.candidate = Some(number);
                 self.fleet.begin_reload(number);
+                if let Some(generation) = self.generations.get(&number) {
+                    let facts = [("GENERATION", number.to_string())];
+                    self.hooks.call(generation.settings(), Hook::OnReload, &facts);
+                }
             }
             Err(why) => self.reload_failed(&why),
         }
@@ -155,10 +160,12 @@ impl Arbiter {
         self.journal.reconfigure(settings);
         self.set_title(new);
         self.fleet.prove(number, new_limits, drain_from, now);
-        self.fleet.set_target(target, now);
+        let before = self.fleet.target;
+        let wanted = self.fleet.set_target(target, now);
         let (settings, as_who) = (settings.clone(), new.loaded.credentials.clone());
         self.reload.candidate = None;
         self.want_admin(&settings, as_who.as_ref());
+        self.workers_changed(before, wanted);
     }
 
     pub(super) fn finish_reload(&mut self, now: Instant) {

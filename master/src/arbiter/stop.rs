@@ -11,7 +11,9 @@ use shared::exit;
 use sys::Signal;
 
 use super::Arbiter;
+use super::boot::HOOKS_END_MAX;
 use crate::fleet::{Manner, Stage};
+use crate::hooks::Hook;
 
 /// Time that is left to workers after a second INT or QUIT, as gunicorn's.
 const HURRY: Duration = Duration::from_secs(2);
@@ -100,7 +102,7 @@ impl Arbiter {
         // Readiness fails before anything else changes.
         self.publish();
         self.fleet.end_reload();
-        self.manager.tell_stopping(longest + KILLED_WAIT_MAX);
+        self.manager.tell_stopping(longest + KILLED_WAIT_MAX + 2 * self.hooks_end_max());
     }
 
     /// `shutdown_delay`, and the longest that a graceful stop may take.
@@ -192,8 +194,17 @@ impl Arbiter {
         Some(exit::RUNTIME)
     }
 
-    /// The last things: sockets, pidfile, log.
+    /// Longest time for the hooks that run at the very end, and for `on_exit` after them.
+    fn hooks_end_max(&self) -> Duration {
+        let timeout = self.generation().map_or(Duration::ZERO, |g| g.settings().hook_timeout);
+        timeout + HOOKS_END_MAX
+    }
+
+    /// The last things: sockets, hooks, pidfile, log.
     pub(super) fn leave(mut self, code: i32) -> i32 {
+        let settings = self.generation().map(|generation| generation.settings().clone());
+        let hooks_end_max = self.hooks_end_max();
+        self.hooks.run_to_end(hooks_end_max);
         for (_, generation) in std::mem::take(&mut self.generations) {
             self.close(generation);
         }
@@ -207,6 +218,11 @@ impl Arbiter {
         if let Some(pidfile) = self.pidfile.take() {
             pidfile.release();
         }
+        if let Some(settings) = settings {
+            self.hooks.call(&settings, Hook::OnExit, &[("EXIT_CODE", code.to_string())]);
+        }
+        // A hook of its own: it finds nobody beside it.
+        self.hooks.run_to_end(hooks_end_max);
         self.journal.flush();
         code
     }

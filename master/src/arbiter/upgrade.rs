@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::Arbiter;
 use crate::fleet::{Reload, Stage};
 use crate::handover;
+use crate::hooks::Hook;
 use crate::pidfile::PidFile;
 
 /// Time for the new master beyond `boot_timeout`: it reads settings and starts up itself.
@@ -136,6 +137,7 @@ impl Arbiter {
 
     fn begin_upgrade(&mut self) {
         let now = self.now();
+        self.hook(Hook::PreExec, &[]);
         let Some(generation) = self.generation() else { return };
         match handover::launch(&self.invocation, &generation.listening, self.admin.listening()) {
             Ok(link) => {

@@ -5,16 +5,30 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Assignment, Kind, Place, Problem, SETTINGS, Setting, nearest};
+use super::{Assignment, Fate, Kind, Place, Problem, Retired, SETTINGS, Section, Setting, nearest};
 
 /// Settings that make no sense inside the file.
 pub(super) const OUTSIDE_ONLY: [&str; 3] = ["config", "check_config", "print_config"];
 
-/// The settings that the file `path` with the content `text` holds, in the order of its lines, and what is wrong with it.
+/// The table that hooks may stand in.
+const HOOKS: &str = "hooks";
+
+/// What a settings file holds.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Its settings, in the order of its lines.
+    pub assignments: Vec<Assignment>,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+    /// What has no effect.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the content `text` of the file `path`.
 ///
 /// Values are checked by [`super::resolve`]; here it is syntax, names and types.
 #[must_use]
-pub fn assignments(path: &Path, text: &str) -> (Vec<Assignment>, Vec<Problem>) {
+pub fn assignments(path: &Path, text: &str) -> Found {
     let place = |span: Range<usize>| {
         let (line, column) = position(text, span.start);
         Place::File { path: path.to_owned(), line, column }
@@ -29,11 +43,34 @@ pub fn assignments(path: &Path, text: &str) -> (Vec<Assignment>, Vec<Problem>) {
         })
         .collect();
     let mut found: Vec<(usize, Assignment)> = Vec::new();
+    let mut warnings = Vec::new();
+    let mut entries = Vec::new();
     for (key, value) in document.get_ref() {
+        match value.get_ref() {
+            DeValue::Table(hooks) if key.get_ref() == HOOKS => {
+                entries.extend(hooks.iter().map(|entry| (entry, true)));
+            }
+            _ => entries.push(((key, value), false)),
+        }
+    }
+    for ((key, value), is_hook) in entries {
         let at = key.span();
-        let Some(setting) = Setting::find(key.get_ref()) else {
-            problems
-                .push((at.start, Problem { place: place(at), message: unknown(key.get_ref()) }));
+        let retired = Retired::find(key.get_ref());
+        let setting = Setting::find(key.get_ref())
+            .filter(|setting| !is_hook || setting.section == Section::Hooks);
+        let Some(setting) = setting else {
+            match retired.map(|retired| (retired.fate, retired.sentence())) {
+                Some((Fate::Ignored, message)) => {
+                    warnings.push((at.start, Problem { place: place(at), message }.to_string()));
+                }
+                Some((Fate::Refused, message)) => {
+                    problems.push((at.start, Problem { place: place(at), message }));
+                }
+                None => {
+                    let message = unknown(key.get_ref(), is_hook);
+                    problems.push((at.start, Problem { place: place(at), message }));
+                }
+            }
             continue;
         };
         if OUTSIDE_ONLY.contains(&setting.name) {
@@ -61,16 +98,20 @@ pub fn assignments(path: &Path, text: &str) -> (Vec<Assignment>, Vec<Problem>) {
     }
     found.sort_by_key(|&(at, _)| at);
     problems.sort_by_key(|&(at, _)| at);
-    (
-        found.into_iter().map(|(_, assignment)| assignment).collect(),
-        problems.into_iter().map(|(_, problem)| problem).collect(),
-    )
+    warnings.sort_by_key(|&(at, _)| at);
+    Found {
+        assignments: found.into_iter().map(|(_, assignment)| assignment).collect(),
+        problems: problems.into_iter().map(|(_, problem)| problem).collect(),
+        warnings: warnings.into_iter().map(|(_, warning)| warning).collect(),
+    }
 }
 
-fn unknown(key: &str) -> String {
-    match nearest(key, SETTINGS.iter().map(|setting| setting.name)) {
-        Some(meant) => format!("unknown setting {key:?}, did you mean {meant:?}?"),
-        None => format!("unknown setting {key:?}"),
+fn unknown(key: &str, is_hook: bool) -> String {
+    let what = if is_hook { "hook" } else { "setting" };
+    let known = SETTINGS.iter().filter(|setting| !is_hook || setting.section == Section::Hooks);
+    match nearest(key, known.map(|setting| setting.name)) {
+        Some(meant) => format!("unknown {what} {key:?}, did you mean {meant:?}?"),
+        None => format!("unknown {what} {key:?}"),
     }
 }
 
@@ -129,8 +170,8 @@ mod tests {
 
     #[track_caller]
     fn read(text: &str) -> Result<crate::settings::Resolved, String> {
-        let (found, mut problems) = assignments(Path::new("m.toml"), text);
-        let resolved = resolve(&found);
+        let Found { assignments, mut problems, .. } = assignments(Path::new("m.toml"), text);
+        let resolved = resolve(&assignments);
         if let Err(Problems(more)) = &resolved {
             problems.extend(more.iter().cloned());
         }
@@ -173,6 +214,38 @@ mod tests {
              m.toml:5:1: config cannot be set in the file, only on the command line\n\
              m.toml:6:13: timeout is \"-1\", expected seconds from 0 on, such as 30 or 0.5"
         );
+    }
+
+    #[test]
+    fn hooks_stand_in_a_table_of_their_own() {
+        let resolved = read("workers = 2\n[hooks]\nwhen_ready = 'echo \"a b\"'").unwrap();
+        assert_eq!(resolved.settings.when_ready.as_deref(), Some("echo \"a b\""));
+        assert_eq!(
+            read("[hooks]\nwhen_redy = 'a'\nworkers = 3\nchild_exit = \"'\"").unwrap_err(),
+            "m.toml:2:1: unknown hook \"when_redy\", did you mean \"when_ready\"?\n\
+             m.toml:3:1: unknown hook \"workers\"\n\
+             m.toml:4:14: child_exit is \"'\", expected a program and its arguments"
+        );
+    }
+
+    #[test]
+    fn gunicorns_settings_are_answered_by_name() {
+        let found = assignments(
+            Path::new("m.toml"),
+            "threads = 4\n\ncertfile = 'a'\n[hooks]\npre_fork = 'a'",
+        );
+        assert_eq!(
+            found.warnings,
+            [
+                "m.toml:1:1: threads has no effect: a worker is one event loop that serves many connections"
+            ]
+        );
+        assert_eq!(
+            Problems(found.problems).to_string(),
+            "m.toml:3:1: certfile is not offered: there is no TLS yet, let a proxy end it\n\
+             m.toml:5:1: pre_fork is not offered: no worker waits for a command; post_fork runs beside it"
+        );
+        assert!(found.assignments.is_empty());
     }
 
     #[test]

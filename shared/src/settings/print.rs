@@ -120,18 +120,19 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::settings::{Assignment, file, resolve};
+    use crate::settings::{Assignment, Found, file, resolve};
 
     #[test]
     fn what_is_printed_reads_back_the_same() {
-        let (first, problems) = file(
+        let Found { assignments: first, problems, .. } = file(
             Path::new("m.toml"),
             "workers = 3\nbind = [':1', 'unix:/a\"b']\nlimit_request_body = '2m'\nreuse_port = false\nchdir = '/tmp'\n\
              command = ['a', 'b c']\ndatabase = 'embedded'\nkeepalive = 0.5",
         );
         assert_eq!(problems, []);
         let resolved = resolve(&first).unwrap();
-        let (again, problems) = file(Path::new("again.toml"), &resolved.print());
+        let Found { assignments: again, problems, .. } =
+            file(Path::new("again.toml"), &resolved.print());
         assert_eq!(problems, [], "{}", resolved.print());
         assert_eq!(resolve(&again).unwrap().settings, resolved.settings);
     }

@@ -50,7 +50,7 @@ settings! {
     /// Settings file in TOML; keys are the names on this page.
     ///
     /// Without it `./monoceros.toml` is read if it exists. Read again at each reload.
-    config: Option<PathBuf> = "", parse::path, {
+    config: Option<PathBuf> = "", settings_file, {
         meta: "FILE", short: Some('c'), on_reload: OnReload::Restart,
     }
 
@@ -492,6 +492,86 @@ settings! {
     proc_name: Option<String> = "", parse::text, {
         section: Section::Process, meta: "NAME", flag: "name", short: Some('n'), on_reload: OnReload::AtOnce,
     }
+
+    // ---- Hooks ------------------------------------------------------------------------------------------------------
+
+    /// Command run when the master starts, before it opens its addresses; waited for.
+    ///
+    on_starting: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when the addresses are open, beside the boot of the first workers.
+    ///
+    when_ready: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when the first boot is over and the server is ready.
+    ///
+    on_all_ready: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when a reload has read its settings, beside the boot of the new workers.
+    ///
+    on_reload: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when a worker was started.
+    ///
+    post_fork: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when a worker is ready to serve.
+    ///
+    post_worker_init: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when a worker is ended because it was silent or did not boot in time.
+    ///
+    worker_abort: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when a worker has ended.
+    ///
+    child_exit: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when a worker has ended, by gunicorn's other name for it.
+    ///
+    worker_exit: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when the number of wanted workers has changed.
+    ///
+    nworkers_changed: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when an upgrade begins, beside the start of the new master.
+    ///
+    pre_exec: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Command run when everything has ended and the master is about to; waited for.
+    ///
+    on_exit: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
+    /// Time a hook's command may take; then it is killed.
+    ///
+    hook_timeout: Duration = "10", positive_seconds, {
+        kind: Kind::Seconds, section: Section::Hooks, meta: "SECONDS", on_reload: OnReload::AtOnce,
+    }
 }
 
 /// Severity of an error log line.
@@ -586,6 +666,30 @@ fn bounded(slot: &mut usize, text: &str, most: usize) -> Result<(), String> {
     let value = parse::number(text, 0, most as u64)?;
     *slot = usize::try_from(value).ok().filter(|&value| value != 0).unwrap_or(most);
     Ok(())
+}
+
+/// gunicorn's `file:PATH` is a path; its Python forms are refused here, because as TOML they give strange mistakes.
+fn settings_file(slot: &mut Option<PathBuf>, text: &str) -> Result<(), String> {
+    if text.starts_with("python:") || text.ends_with(".py") {
+        return Err("a TOML file: gunicorn's Python files are not read".into());
+    }
+    parse::path(slot, text.strip_prefix("file:").unwrap_or(text))
+}
+
+/// A program and its arguments, in a shell's notation. Whether there is such a program is seen when it is run.
+fn hook(slot: &mut Option<String>, text: &str) -> Result<(), String> {
+    match super::split(text) {
+        Ok(words) if !words.is_empty() && !text.contains('\0') => parse::text(slot, text),
+        _ => Err("a program and its arguments".into()),
+    }
+}
+
+/// A hook without a bound could keep the master from its work for ever.
+fn positive_seconds(slot: &mut Duration, text: &str) -> Result<(), String> {
+    match parse::seconds(slot, text) {
+        Ok(()) if !slot.is_zero() => Ok(()),
+        _ => Err("seconds above 0, such as 10 or 0.5".into()),
+    }
 }
 
 /// Most workers: more is a slip of the keyboard, and what the master keeps for each has to have room.

@@ -1,0 +1,274 @@
+//! gunicorn's settings that are not ours: accepted without effect, or refused, each with the reason in one sentence.
+//!
+//! - A setting of gunicorn is in [`super::SETTINGS`] or here, never in both; `docs/gunicorn.md` has a row for each.
+//! - Nothing that would change what a server does is ignored: what is asked for and cannot be had is a mistake.
+
+use Fate::{Ignored, Refused};
+use Takes::{Nothing, Value};
+
+/// A setting of gunicorn that is not offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retired {
+    /// gunicorn's name for it.
+    pub name: &'static str,
+    /// gunicorn's flags without their dashes; one letter is a short one.
+    pub flags: &'static [&'static str],
+    /// What stands behind the flag.
+    pub takes: Takes,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// The reason, without a full stop.
+    pub why: &'static str,
+}
+
+/// What a flag is followed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// A value.
+    Value,
+    /// Nothing.
+    Nothing,
+}
+
+/// What becomes of a setting that is not offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It has no effect, and a warning says so: leaving it away is the same.
+    Ignored,
+    /// The server does not start with it.
+    Refused,
+}
+
+impl Retired {
+    /// The setting of this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Retired> {
+        RETIRED.iter().find(|retired| retired.name == name)
+    }
+
+    /// What is said to whoever uses it.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match self.fate {
+            Ignored => format!("{} has no effect: {}", self.name, self.why),
+            Refused => format!("{} is not offered: {}", self.name, self.why),
+        }
+    }
+}
+
+const fn row(
+    name: &'static str,
+    flags: &'static [&'static str],
+    takes: Takes,
+    fate: Fate,
+    why: &'static str,
+) -> Retired {
+    Retired { name, flags, takes, fate, why }
+}
+
+const NO_TLS: &str = "there is no TLS yet, let a proxy end it";
+const NO_HTTP2: &str = "there is no HTTP/2 yet, let a proxy speak it";
+const NO_UWSGI: &str = "only HTTP is spoken, let the proxy use proxy_pass";
+const NO_ASGI: &str =
+    "ASGI applications are not hosted by the workers; run their own server behind `--`";
+const NO_DIRTY: &str = "there is no pool of task processes; run one as a service of its own";
+const NO_PASTE: &str = "PasteDeploy files are not read";
+const NO_PYTHON_LOG: &str =
+    "Python's logging is not used; see errorlog, accesslog, loglevel and syslog";
+const NOT_WATCHED: &str = "files are not watched; send HUP after a build";
+const UNSAFE: &str = "it lets requests through that a proxy may understand differently";
+const PER_REQUEST: &str =
+    "no command is run per request; do it in the application, or read the access log";
+
+/// The settings, in gunicorn's order.
+pub static RETIRED: &[Retired] = &[
+    row("wsgi_app", &[], Value, Refused, "name the application on the command line, or as app"),
+    row(
+        "worker_class",
+        &["k", "worker-class"],
+        Value,
+        Ignored,
+        "there is one kind of worker, an event loop",
+    ),
+    row(
+        "threads",
+        &["threads"],
+        Value,
+        Ignored,
+        "a worker is one event loop that serves many connections",
+    ),
+    row("reload", &["reload"], Nothing, Refused, NOT_WATCHED),
+    row("reload_engine", &["reload-engine"], Value, Refused, NOT_WATCHED),
+    row("reload_extra_files", &["reload-extra-file"], Value, Refused, NOT_WATCHED),
+    row(
+        "spew",
+        &["spew"],
+        Nothing,
+        Refused,
+        "it traces Python; use strace, perf or loglevel debug",
+    ),
+    row(
+        "preload_app",
+        &["preload"],
+        Nothing,
+        Ignored,
+        "programs share their code anyway, and a reload always brings the new one",
+    ),
+    row("sendfile", &["no-sendfile"], Nothing, Ignored, "no files are sent by the workers"),
+    row(
+        "worker_tmp_dir",
+        &["worker-tmp-dir"],
+        Value,
+        Ignored,
+        "heartbeats are in shared memory, no file is used",
+    ),
+    row("tmp_upload_dir", &[], Value, Ignored, "gunicorn does not use it either"),
+    row("logger_class", &["logger-class"], Value, Refused, NO_PYTHON_LOG),
+    row("logconfig", &["log-config"], Value, Refused, NO_PYTHON_LOG),
+    row("logconfig_dict", &[], Value, Refused, NO_PYTHON_LOG),
+    row("logconfig_json", &["log-config-json"], Value, Refused, NO_PYTHON_LOG),
+    row(
+        "capture_output",
+        &["capture-output"],
+        Nothing,
+        Refused,
+        "what workers print goes where the master's does; redirect that",
+    ),
+    row(
+        "enable_stdio_inheritance",
+        &["R", "enable-stdio-inheritance"],
+        Nothing,
+        Refused,
+        "a daemon's standard streams lead nowhere; name an errorlog",
+    ),
+    row(
+        "default_proc_name",
+        &[],
+        Value,
+        Refused,
+        "it is gunicorn's own; proc_name names the processes",
+    ),
+    row("pythonpath", &["pythonpath"], Value, Refused, "set PYTHONPATH by raw_env"),
+    row("paste", &["paste", "paster"], Value, Refused, NO_PASTE),
+    row("pre_fork", &[], Value, Refused, "no worker waits for a command; post_fork runs beside it"),
+    row(
+        "worker_int",
+        &[],
+        Value,
+        Refused,
+        "what a worker does on INT or QUIT is its program's business; child_exit tells its end",
+    ),
+    row("pre_request", &[], Value, Refused, PER_REQUEST),
+    row("post_request", &[], Value, Refused, PER_REQUEST),
+    row("ssl_context", &[], Value, Refused, NO_TLS),
+    row("protocol", &["protocol"], Value, Refused, NO_UWSGI),
+    row("uwsgi_allow_ips", &["uwsgi-allow-from"], Value, Refused, NO_UWSGI),
+    row("keyfile", &["keyfile"], Value, Refused, NO_TLS),
+    row("certfile", &["certfile"], Value, Refused, NO_TLS),
+    row(
+        "ssl_version",
+        &["ssl-version"],
+        Value,
+        Ignored,
+        "gunicorn does not use it either since 21.0",
+    ),
+    row("cert_reqs", &["cert-reqs"], Value, Refused, NO_TLS),
+    row("ca_certs", &["ca-certs"], Value, Refused, NO_TLS),
+    row(
+        "suppress_ragged_eofs",
+        &["suppress-ragged-eofs"],
+        Nothing,
+        Ignored,
+        "it is about Python's ssl module",
+    ),
+    row(
+        "do_handshake_on_connect",
+        &["do-handshake-on-connect"],
+        Nothing,
+        Ignored,
+        "it is about Python's ssl module",
+    ),
+    row("ciphers", &["ciphers"], Value, Refused, NO_TLS),
+    row("http_protocols", &["http-protocols"], Value, Refused, NO_HTTP2),
+    row("http2_cleartext", &["http2-cleartext"], Value, Refused, NO_HTTP2),
+    row(
+        "http2_max_concurrent_streams",
+        &["http2-max-concurrent-streams"],
+        Value,
+        Refused,
+        NO_HTTP2,
+    ),
+    row("http2_initial_window_size", &["http2-initial-window-size"], Value, Refused, NO_HTTP2),
+    row("http2_max_frame_size", &["http2-max-frame-size"], Value, Refused, NO_HTTP2),
+    row("http2_max_header_list_size", &["http2-max-header-list-size"], Value, Refused, NO_HTTP2),
+    row("raw_paste_global_conf", &["paste-global"], Value, Refused, NO_PASTE),
+    row("permit_obsolete_folding", &["permit-obsolete-folding"], Nothing, Refused, UNSAFE),
+    row("strip_header_spaces", &["strip-header-spaces"], Nothing, Refused, UNSAFE),
+    row(
+        "permit_unconventional_http_version",
+        &["permit-unconventional-http-version"],
+        Nothing,
+        Refused,
+        UNSAFE,
+    ),
+    row(
+        "casefold_http_method",
+        &["casefold-http-method"],
+        Nothing,
+        Refused,
+        "methods are case-sensitive; see permit_unconventional_http_method",
+    ),
+    row("asgi_loop", &["asgi-loop"], Value, Refused, NO_ASGI),
+    row("asgi_lifespan", &["asgi-lifespan"], Value, Refused, NO_ASGI),
+    row("asgi_disconnect_grace_period", &["asgi-disconnect-grace-period"], Value, Refused, NO_ASGI),
+    row(
+        "websocket_max_message_size",
+        &["websocket-max-message-size"],
+        Value,
+        Refused,
+        "there are no WebSockets yet",
+    ),
+    row("http_parser", &["http-parser"], Value, Ignored, "there is one parser"),
+    row("root_path", &["root-path"], Value, Refused, NO_ASGI),
+    row("dirty_apps", &["dirty-app"], Value, Refused, NO_DIRTY),
+    row("dirty_workers", &["dirty-workers"], Value, Refused, NO_DIRTY),
+    row("dirty_timeout", &["dirty-timeout"], Value, Refused, NO_DIRTY),
+    row("dirty_threads", &["dirty-threads"], Value, Refused, NO_DIRTY),
+    row("dirty_graceful_timeout", &["dirty-graceful-timeout"], Value, Refused, NO_DIRTY),
+    row("on_dirty_starting", &[], Value, Refused, NO_DIRTY),
+    row("dirty_post_fork", &[], Value, Refused, NO_DIRTY),
+    row("dirty_worker_init", &[], Value, Refused, NO_DIRTY),
+    row("dirty_worker_exit", &[], Value, Refused, NO_DIRTY),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::SETTINGS;
+    use super::*;
+
+    #[test]
+    fn no_name_or_flag_is_offered_and_retired_at_once() {
+        let offered: Vec<String> = SETTINGS
+            .iter()
+            .flat_map(|setting| {
+                setting
+                    .long_flag()
+                    .into_iter()
+                    .chain(setting.aliases.iter().map(|&alias| alias.to_owned()))
+                    .chain(setting.short.map(String::from))
+            })
+            .collect();
+        for (index, retired) in RETIRED.iter().enumerate() {
+            assert!(
+                SETTINGS.iter().all(|setting| setting.name != retired.name),
+                "{}",
+                retired.name
+            );
+            assert!(!retired.why.ends_with('.') && !retired.why.is_empty(), "{}", retired.name);
+            for flag in retired.flags {
+                assert!(!offered.iter().any(|known| known == flag), "--{flag}");
+                assert!(RETIRED[..index].iter().all(|r| !r.flags.contains(flag)), "--{flag} twice");
+            }
+        }
+    }
+}
