@@ -83,10 +83,26 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
+    trim_end(bytes)
+}
+
+/// Removes optional white space from the end.
+#[inline]
+pub(crate) fn trim_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
     bytes
+}
+
+/// Whether `text` is `lower`, but for the case of letters. `text` holds no control bytes but HTAB, `lower` no upper-case
+/// letters and nothing of its own kind that such a byte could be taken for: letters, digits and hyphens.
+#[inline]
+pub(crate) fn is_text<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
+    // Without leaving early: some ten bytes are compared at once.
+    <&[u8; N]>::try_from(text).is_ok_and(|text| {
+        text.iter().zip(lower).fold(0, |found, (&one, &other)| found | ((one | 0x20) ^ other)) == 0
+    })
 }
 
 /// Iterates over the elements of a comma-separated list, trimmed; empty ones are left out (RFC 9110 §5.6.1).

@@ -8,12 +8,12 @@ use crate::error::HeadError;
 use crate::head::{FieldStorage, Fields, Framing, Head, Method, Version};
 use crate::rules::{HeaderMap, Policy};
 use crate::scan::RequestLine;
-use crate::target;
+use crate::target::{self, Target};
 
 /// What is gathered from the fields that concern the protocol.
 #[derive(Default)]
-struct Gathered<'a> {
-    host: Option<&'a [u8]>,
+pub(crate) struct Gathered<'a> {
+    pub(crate) host: Option<&'a [u8]>,
     length: Option<u64>,
     codings: Option<Codings>,
     connection: Connection,
@@ -62,45 +62,59 @@ pub(crate) fn interpret<'a>(
         apply_header_map(buf, policy, storage)?;
     }
 
-    let host = match gathered.host {
-        None if line.version == Version::Http11 => return Err(HeadError::HostMissing),
-        host => parts.authority.or(host),
-    };
-    let framing = gathered.framing(line.version)?;
-    let is_current = line.version == Version::Http11;
-    if is_current && gathered.expects_other {
-        return Err(HeadError::Expectation);
-    }
-    if parts.is_https && !policy.permit_https_target {
-        return Err(HeadError::HttpsTarget);
-    }
-    let connection = gathered.connection;
-    Ok(Head {
-        method,
-        target,
-        path: parts.path,
-        query: parts.query,
-        host,
-        upgrade: if is_current && connection.upgrade { gathered.upgrade } else { None },
-        fields: Fields { buf, spans: &storage.spans },
-        len,
-        framing,
-        version: line.version,
-        keep_alive: !connection.close
-            && (is_current || connection.keep_alive)
-            && method != Method::Connect,
-        expect_continue: is_current && gathered.expects_continue && !framing.is_empty(),
-        is_https: parts.is_https,
-    })
+    gathered.conclude(buf, len, (method, target, line.version), parts, policy, storage)
 }
 
 impl<'a> Gathered<'a> {
-    /// Takes note of one field.
+    /// Says what all fields together mean, or what is missing.
     #[inline]
-    fn take(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), HeadError> {
+    pub(crate) fn conclude(
+        self,
+        buf: &'a [u8],
+        len: usize,
+        (method, target, version): (Method<'a>, &'a [u8], Version),
+        parts: Target<'a>,
+        policy: &Policy,
+        storage: &'a FieldStorage,
+    ) -> Result<Head<'a>, HeadError> {
+        let is_current = version == Version::Http11;
+        let host = match self.host {
+            None if is_current => return Err(HeadError::HostMissing),
+            host => parts.authority.or(host),
+        };
+        let framing = self.framing(version)?;
+        if is_current && self.expects_other {
+            return Err(HeadError::Expectation);
+        }
+        if parts.is_https && !policy.permit_https_target {
+            return Err(HeadError::HttpsTarget);
+        }
+        let connection = self.connection;
+        Ok(Head {
+            method,
+            target,
+            path: parts.path,
+            query: parts.query,
+            host,
+            upgrade: if is_current && connection.upgrade { self.upgrade } else { None },
+            fields: Fields { buf, spans: &storage.spans },
+            len,
+            framing,
+            version,
+            keep_alive: !connection.close
+                && (is_current || connection.keep_alive)
+                && method != Method::Connect,
+            expect_continue: is_current && self.expects_continue && !framing.is_empty(),
+            is_https: parts.is_https,
+        })
+    }
+
+    /// Takes note of one field, whose name is a token.
+    #[inline]
+    pub(crate) fn take(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), HeadError> {
         // The length first: most names are told apart by it alone.
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => {
+            4 if chars::is_text(name, b"host") => {
                 if self.host.is_some() {
                     return Err(HeadError::HostRepeated);
                 }
@@ -109,24 +123,22 @@ impl<'a> Gathered<'a> {
                 }
                 self.host = Some(value);
             }
-            6 if name.eq_ignore_ascii_case(b"expect") => self.take_expect(value),
-            7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                self.upgrade = self.upgrade.or(Some(value))
-            }
-            10 if name.eq_ignore_ascii_case(b"connection") => self.connection.take(value),
-            12 if name.eq_ignore_ascii_case(b"content-type") => {
+            6 if chars::is_text(name, b"expect") => self.take_expect(value),
+            7 if chars::is_text(name, b"upgrade") => self.upgrade = self.upgrade.or(Some(value)),
+            10 if chars::is_text(name, b"connection") => self.connection.take(value),
+            12 if chars::is_text(name, b"content-type") => {
                 if self.has_content_type {
                     return Err(HeadError::ContentTypeRepeated);
                 }
                 self.has_content_type = true;
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            14 if chars::is_text(name, b"content-length") => {
                 if self.length.is_some() {
                     return Err(HeadError::ContentLengthRepeated);
                 }
                 self.length = Some(parse_length(value).ok_or(HeadError::ContentLength)?);
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            17 if chars::is_text(name, b"transfer-encoding") => {
                 self.codings = Some(take_codings(self.codings, value)?);
             }
             _ => (),
@@ -162,7 +174,7 @@ impl<'a> Gathered<'a> {
 impl Connection {
     #[inline]
     fn take(&mut self, value: &[u8]) {
-        if value.eq_ignore_ascii_case(b"keep-alive") {
+        if chars::is_text(value, b"keep-alive") {
             self.keep_alive = true;
             return;
         }

@@ -1,8 +1,9 @@
-//! `parse_head`: a fast pass for heads that are there whole and in order, the line scanner for all others.
+//! `parse_head`: a quick pass for plain heads that are there whole, a fast one over httparse for the rest of those in
+//! order, the line scanner for all others.
 //!
-//! The fast pass only ever says yes. Whatever it does not take goes to the scanner, whose word alone refuses, so that
-//! what is said of a head does not depend on how its bytes came. Where both take a head they agree: tests and a fuzz
-//! target hold them against each other.
+//! The first two only ever say yes. Whatever they do not take goes to the scanner, whose word alone refuses, so that
+//! what is said of a head does not depend on how its bytes came. Where several take a head they agree: tests and a
+//! fuzz target hold them against each other.
 
 use std::mem::MaybeUninit;
 
@@ -10,6 +11,7 @@ use crate::chars::{self, METHOD, TARGET};
 use crate::error::HeadError;
 use crate::head::{FieldSpan, FieldStorage, Head, Method, Span, Version};
 use crate::interpret::interpret;
+use crate::quick;
 use crate::rules::Rules;
 use crate::scan::{self, RequestLine};
 
@@ -45,6 +47,13 @@ pub fn parse_head<'a>(
     fields: &'a mut FieldStorage,
 ) -> Result<Parsed<Head<'a>>, HeadError> {
     let is_fresh = *progress == Progress::default();
+    if is_fresh && let Some(divided) = quick::divide(buf, &rules.limits, fields) {
+        let quick::Divided { len, method, target, parts, version, gathered } = divided;
+        let line = (method, target, version);
+        return gathered
+            .conclude(buf, len, line, parts, &rules.policy, fields)
+            .map(Parsed::Complete);
+    }
     let (len, line) = match if is_fresh { divide_fast(buf, rules, fields) } else { None } {
         Some(divided) => divided,
         None => match scan::scan(buf, rules, progress)? {

@@ -88,7 +88,7 @@ fn split_port(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 }
 
 /// `*DIGIT`, and no more than 65535.
-fn is_port(port: &[u8]) -> bool {
+pub(crate) fn is_port(port: &[u8]) -> bool {
     let mut number = 0u32;
     port.iter().all(|&digit| {
         number = (number * 10).saturating_add(u32::from(digit.wrapping_sub(b'0'))).min(1 << 20);
