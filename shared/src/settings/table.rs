@@ -245,8 +245,35 @@ settings! {
 
     /// Largest request body in bytes, answered with 413 beyond; 0 is without limit.
     ///
+    /// It holds for every body, gathered or taken piece by piece.
     limit_request_body: u64 = "1m", parse::bytes, {
         kind: Kind::Bytes, section: Section::Http, meta: "BYTES",
+    }
+
+    /// Slowest a request body may come, in bytes per second, once `body_timeout` has passed; 0 is without limit.
+    ///
+    /// A client that stays below it for as long as `body_timeout` is answered with 408.
+    body_rate_min: u64 = "500", parse::bytes, {
+        kind: Kind::Bytes, section: Section::Http, meta: "BYTES",
+    }
+
+    /// Bytes of a gathered request body that are kept in memory; what is longer waits in a file.
+    ///
+    /// The file has no name and is gone when the request is. When it cannot be written the request is refused with 507.
+    body_memory_max: u64 = "256k", parse::bytes, {
+        kind: Kind::Bytes, section: Section::Http, meta: "BYTES",
+    }
+
+    /// Folder for request bodies that are too long for memory; unset, `$TMPDIR` or `/tmp`.
+    ///
+    tmp_upload_dir: Option<PathBuf> = "", parse::path, {
+        section: Section::Http, meta: "DIRECTORY",
+    }
+
+    /// Sends files by `sendfile(2)`, without a copy in the worker; off for file systems that do it badly.
+    ///
+    sendfile: bool = "true", parse::switch, {
+        kind: Kind::Switch, section: Section::Http,
     }
 
     /// What becomes of a header field whose name holds an underscore: `drop`, `refuse` (400) or `dangerous` (kept).
