@@ -3,12 +3,14 @@
 use std::future::Future;
 
 use http1::{Head, Method};
-use router::{AddError, Match, Router};
+use router::{Match, Router};
 
 use crate::body::BODY_BYTES_MAX;
 use crate::context::Context;
+use crate::files::Files;
 use crate::request::{OwnedRequest, Request};
 use crate::response::{IntoResponse, Response};
+use crate::run::BootError;
 use crate::service::{Admission, Answer, Content, Service, Task};
 use crate::via::Via;
 
@@ -55,8 +57,8 @@ pub struct App<S = ()> {
     router: Router<Handled<S>>,
     /// The patterns by number, for metrics; the first stands for none.
     patterns: Vec<String>,
-    /// The first route that could not be added; reported when the application is started.
-    mistake: Option<AddError>,
+    /// The first thing that could not be added; reported when the application is started.
+    mistake: Option<BootError>,
     body_bytes_max: Option<u64>,
 }
 
@@ -166,7 +168,34 @@ impl<S: 'static> App<S> {
         self.add(method, path, Handler::Later(Box::new(handler)))
     }
 
-    /// Sets the largest request body that is gathered in memory, in bytes; it stays within the setting
+    /// Answers GET (and HEAD) of everything under `prefix` from the files of a folder.
+    ///
+    /// `ETag` and `Last-Modified`, conditional requests and single ranges are seen to. Nothing outside the folder and no
+    /// hidden file is served; symbolic links are followed inside it. A folder that is not there fails the start.
+    ///
+    /// ```no_run
+    /// use worker::{App, Files};
+    ///
+    /// let app = App::new()
+    ///     .files("/static", "assets")
+    ///     .files("/downloads", Files::of("/srv/downloads").index(None).cache_control("max-age=3600"));
+    /// # let _ = app;
+    /// ```
+    #[must_use]
+    pub fn files(mut self, prefix: &str, files: impl Into<Files>) -> App<S> {
+        let files = files.into();
+        if let Err(error) = files.check() {
+            let folder = files.folder().display();
+            let mistake = format!("cannot serve the files of {folder}: {error}");
+            self.mistake.get_or_insert(mistake.into());
+        }
+        let pattern = format!("{}/{{*rest}}", prefix.trim_end_matches('/'));
+        self.get(&pattern, move |request, _| {
+            files.respond(request, request.params.get("rest").unwrap_or_default())
+        })
+    }
+
+    /// Sets the largest request body that is gathered, in bytes; it stays within the setting
     /// `limit_request_body`. Larger ones are refused with 413.
     #[must_use]
     pub fn body_bytes_max(mut self, bytes: u64) -> App<S> {
@@ -183,7 +212,7 @@ impl<S: 'static> App<S> {
         // Routes beyond all measure share the name of none.
         let handled = Handled { route: u16::try_from(route).unwrap_or(0), handler };
         if let Err(mistake) = self.router.add(method.as_str(), path, handled) {
-            self.mistake.get_or_insert(mistake);
+            self.mistake.get_or_insert(mistake.into());
         }
         self
     }
@@ -192,11 +221,11 @@ impl<S: 'static> App<S> {
     ///
     /// # Errors
     ///
-    /// A route was malformed, or there twice.
+    /// A route was malformed, or there twice; a folder of files is not there.
     pub(crate) fn into_service(
         self,
         cx: impl FnOnce(S) -> Context<S>,
-    ) -> Result<Box<dyn Service>, AddError> {
+    ) -> Result<Box<dyn Service>, BootError> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);
         }

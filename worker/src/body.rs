@@ -15,13 +15,16 @@ use std::task::{Context, Poll, Waker};
 use serde::de::DeserializeOwned;
 
 use crate::buffer::Buffer;
+use crate::context::Context as Services;
 use crate::error::Error;
 use crate::executor::{ReadyQueue, TaskKey};
+use crate::spool::{SpoolRules, Spooled};
+use crate::trailers::Trailers;
 
 /// Bytes of a body that may wait for its handler; above that the client is not read from.
 pub(crate) const CHANNEL_BYTES_MAX: usize = 64 * 1024;
 
-/// Largest body that is gathered in memory, in bytes, unless the application says otherwise.
+/// Largest body that is gathered, in bytes, where neither the application nor a setting says otherwise.
 pub(crate) const BODY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why a request's body could not be read.
@@ -34,8 +37,10 @@ pub enum BodyError {
     Malformed,
     /// The client went away, or said it was done too early.
     Cut,
-    /// The client sent nothing for too long.
+    /// The client sent nothing, or too little, for too long.
     TimedOut,
+    /// It was to be kept in a file, and the disk is full or broken.
+    NotStored,
 }
 
 impl BodyError {
@@ -46,6 +51,7 @@ impl BodyError {
             BodyError::TooLarge => 413,
             BodyError::Malformed | BodyError::Cut => 400,
             BodyError::TimedOut => 408,
+            BodyError::NotStored => 507,
         }
     }
 }
@@ -57,6 +63,7 @@ impl fmt::Display for BodyError {
             BodyError::Malformed => "the request's body is malformed",
             BodyError::Cut => "the request's body was cut off",
             BodyError::TimedOut => "the request's body did not arrive in time",
+            BodyError::NotStored => "the request's body cannot be stored",
         })
     }
 }
@@ -66,6 +73,7 @@ impl std::error::Error for BodyError {}
 /// The loop's end and the handler's end of one body.
 pub(crate) struct Channel {
     bytes: Buffer,
+    trailers: Trailers,
     end: Option<Result<(), BodyError>>,
     reader: Option<Waker>,
     is_wanted: bool,
@@ -80,6 +88,7 @@ impl Channel {
     pub(crate) fn new(queue: &Arc<ReadyQueue>, key: TaskKey) -> SharedChannel {
         Rc::new(RefCell::new(Channel {
             bytes: Buffer::none(),
+            trailers: Trailers::NONE,
             end: None,
             reader: None,
             is_wanted: false,
@@ -106,6 +115,12 @@ impl Channel {
     pub(crate) fn finish(&mut self, end: Result<(), BodyError>) {
         self.end = Some(end);
         self.wake();
+    }
+
+    /// Says that the body is complete.
+    pub(crate) fn complete(&mut self, trailers: Trailers) {
+        self.trailers = trailers;
+        self.finish(Ok(()));
     }
 
     /// The handler waits for bytes.
@@ -171,6 +186,49 @@ impl RequestBody {
             None => Ok(None),
             Some(channel) => poll_fn(|task| channel.borrow_mut().poll_chunk(task)).await,
         }
+    }
+
+    /// The fields after the body, once all of it was read; none before.
+    #[must_use]
+    pub fn trailers(&self) -> Trailers {
+        match &self.channel {
+            Some(channel) if channel.borrow().bytes.is_empty() => channel.borrow().trailers.clone(),
+            _ => Trailers::NONE,
+        }
+    }
+
+    /// The whole body, in memory if it is short and in a file if it is not: see the settings `body_memory_max` and
+    /// `tmp_upload_dir`.
+    ///
+    /// ```
+    /// use worker::{App, Context, OwnedRequest, Response, Result, owned};
+    ///
+    /// async fn upload(request: OwnedRequest, cx: Context) -> Result {
+    ///     let mut body = request.into_body().spool(&cx).await?;
+    ///     let bytes = std::io::copy(&mut body, &mut std::io::sink())?; // It reads like any file.
+    ///     Ok(Response::text(format!("{bytes} bytes\n")))
+    /// }
+    ///
+    /// let app = App::new().post_async("/upload", owned(upload));
+    /// # let _ = app;
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`RequestBody::chunk`], and [`BodyError::NotStored`] (507 by `?`; why is logged).
+    pub async fn spool<S>(mut self, cx: &Services<S>) -> Result<Spooled, BodyError> {
+        let rules = SpoolRules::of(cx.settings());
+        let log = cx.log();
+        let not_stored = |error: std::io::Error| {
+            log.error(format_args!("Cannot store a request body: {error}"));
+            BodyError::NotStored
+        };
+        let mut whole = Spooled::new();
+        while let Some(chunk) = self.chunk().await? {
+            whole.put(&chunk, &rules).map_err(not_stored)?;
+        }
+        whole.end(self.trailers()).map_err(not_stored)?;
+        Ok(whole)
     }
 
     /// The whole body, gathered in memory up to the application's limit.

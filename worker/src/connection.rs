@@ -7,15 +7,18 @@
 
 mod deadline;
 mod preface;
+mod produce;
 mod receive;
 mod record;
 mod respond;
 
+use std::fs::File;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use http1::{BodyDecoder, Exchange, Head, Progress};
+use http1::{BodyDecoder, BodyWriter, Exchange, Head, Progress};
 use mio::{Registry, Token};
 use net::Peer;
 use scoreboard::Counter;
@@ -25,12 +28,18 @@ use crate::body::SharedChannel;
 use crate::buffer::Buffer;
 use crate::core::{Core, Tag};
 use crate::executor::{TaskKey, TaskWaker};
+use crate::outgoing::{Producer, SharedPipe};
 use crate::peer::PeerText;
 use crate::service::Task;
+use crate::spool::Spooled;
 use crate::stream::Stream;
 
 /// Output that may wait for its client before no further pipelined request is parsed, in bytes.
 const OUTPUT_HIGH_BYTES: usize = 64 * 1024;
+/// Bytes of a file that go to one client in one turn, before the others have theirs.
+const FILE_BYTES_PER_TURN_MAX: usize = 1024 * 1024;
+/// Files up to this size, in bytes, are copied behind their head, so that both leave in one write.
+const FILE_COPIED_BYTES_MAX: u64 = 16 * 1024;
 /// Reads of one connection in one turn, before the others have theirs.
 const READS_PER_TURN_MAX: u32 = 4;
 /// Bytes of an unwanted body that are read and dropped to save the connection; with more it is closed.
@@ -82,7 +91,7 @@ enum State {
     Head { is_idle: bool },
     /// A body is gathered for its handler.
     Gathering(Box<Gathering>),
-    /// A request is with its asynchronous handler.
+    /// A request is with its asynchronous handler, or its response's body is on its way.
     Handling(Handling),
     /// The request is answered; the rest of its body is read and dropped.
     Skipping { decoder: BodyDecoder, left: u64 },
@@ -98,13 +107,13 @@ struct Gathering {
     /// The head, to be parsed again when the body is there.
     head: Buffer,
     decoder: BodyDecoder,
-    body: Buffer,
+    body: Spooled,
     bytes_max: u64,
     tag: Tag,
 }
 
 struct Handling {
-    task: Task,
+    work: Work,
     exchange: Exchange,
     /// `CLOCK_MONOTONIC` in nanoseconds when it was taken in hand.
     since: u64,
@@ -115,9 +124,64 @@ struct Handling {
     body: Option<Incoming>,
 }
 
+/// How far a request in hand has come.
+enum Work {
+    /// The handler is at it.
+    Answering(Task),
+    /// The response's head is out; its body is being made.
+    Streaming(Box<Streaming>),
+    /// The response's head is out; its body is a file.
+    Sending(Box<Sending>),
+}
+
+impl Work {
+    /// Status of the response whose head is out, and how many bytes of its body are.
+    fn progress(&self) -> Option<(u16, u64)> {
+        match self {
+            Work::Answering(_) => None,
+            Work::Streaming(streaming) => Some((streaming.status, streaming.sent)),
+            Work::Sending(sending) => Some((sending.status, sending.at - sending.from)),
+        }
+    }
+}
+
+/// A response's body that is made while it is sent.
+struct Streaming {
+    /// `None`: it is through.
+    producer: Option<Producer>,
+    pipe: SharedPipe,
+    writer: BodyWriter,
+    status: u16,
+    /// Bytes of the body so far.
+    sent: u64,
+    /// The producer failed: the body will never be whole.
+    has_failed: bool,
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.pipe.borrow_mut().close();
+    }
+}
+
+/// A file on its way to the client.
+struct Sending {
+    file: File,
+    /// Where in the file the body begins.
+    from: u64,
+    /// Where in the file the next byte is.
+    at: u64,
+    writer: BodyWriter,
+    status: u16,
+    /// It goes through the worker's memory.
+    is_copied: bool,
+}
+
 /// A body on its way to an asynchronous handler.
 struct Incoming {
     decoder: BodyDecoder,
+    /// How many more bytes of data it may have.
+    bytes_left: u64,
     /// Where it goes; `None`: nobody wants it.
     channel: Option<SharedChannel>,
     /// The client waits for `100 Continue`.
@@ -137,10 +201,22 @@ impl Incoming {
     fn is_wanted(&self) -> bool {
         self.channel.as_ref().is_some_and(|channel| channel.borrow().is_wanted())
     }
+
+    /// What is missing can be read and dropped, as far as anyone knows.
+    fn is_small(&self) -> bool {
+        // A client that still waits for `100 Continue` may send the body or not: nobody can tell.
+        !self.awaits_continue
+            && self.decoder.remaining().is_none_or(|bytes| bytes <= SKIP_BYTES_MAX)
+    }
+
+    /// The handler can still ask for bytes.
+    fn has_reader(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| 1 < Rc::strong_count(channel))
+    }
 }
 
 /// Method and path of a request, copied.
-struct Label {
+pub(crate) struct Label {
     text: Buffer,
     method_len: usize,
 }
@@ -155,11 +231,11 @@ impl Label {
         Label { method_len: method.len(), text }
     }
 
-    fn method(&self) -> &[u8] {
+    pub(crate) fn method(&self) -> &[u8] {
         &self.text[..self.method_len]
     }
 
-    fn path(&self) -> &[u8] {
+    pub(crate) fn path(&self) -> &[u8] {
         &self.text[self.method_len..]
     }
 }
@@ -299,6 +375,7 @@ impl Connection {
                 self.on_end(core);
             }
             let before = std::mem::discriminant(&self.state);
+            self.pump(core);
             self.flush(core);
             if self.output_left() == 0 {
                 self.write_records(core);

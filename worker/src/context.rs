@@ -90,12 +90,33 @@ impl<S> Context<S> {
         self.inner.kernel.clock.now()
     }
 
+    /// Tells the client of this request what it will need (103 Early Hints), before the response is ready.
+    ///
+    /// To be called while an asynchronous handler is at work and has not answered yet. Elsewhere, in HTTP/1.0, and beyond
+    /// 16 KiB, nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// A name or a value is not valid; nothing is sent.
+    pub fn early_hints(&self, fields: &[(&str, &str)]) -> Result<(), http1::ResponseError> {
+        let mut interim = self.inner.kernel.interim.borrow_mut();
+        if INTERIM_BYTES_MAX < interim.len() {
+            return Ok(());
+        }
+        let fields: Vec<(&str, &[u8])> =
+            fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        http1::interim(&mut interim, 103, &fields)
+    }
+
     /// Whether the worker finishes its work and will end: long work should come to a close.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.inner.kernel.is_draining.get()
     }
 }
+
+/// Bytes of early hints that wait to be sent; with more, further ones are left out.
+const INTERIM_BYTES_MAX: usize = 16 * 1024;
 
 /// Longer than any process lives.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -110,6 +131,8 @@ pub(crate) struct Kernel {
     /// Tasks spawned since the loop last looked.
     pub(crate) spawned: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
     pub(crate) sleeps: RefCell<Sleeps>,
+    /// Interim responses of the handler that is being run or polled; the connection takes them right after.
+    pub(crate) interim: RefCell<Vec<u8>>,
 }
 
 /// The waits of all tasks, by time.

@@ -12,12 +12,14 @@ use shared::settings::{self, Settings};
 
 use crate::access::AccessLog;
 use crate::clock::Date;
+use crate::connection::Label;
 use crate::context::Kernel;
 use crate::drain::Drain;
 use crate::error::Chain;
 use crate::executor::ReadyQueue;
 use crate::peer::PeerText;
 use crate::service::Service;
+use crate::spool::SpoolRules;
 use crate::via::{Ids, Trust};
 
 /// Bytes asked for in one read. What a read brings is parsed where it lies; only a rest is copied.
@@ -31,6 +33,8 @@ pub(crate) struct TimeLimits {
     pub(crate) write: Option<Duration>,
     pub(crate) request: Option<Duration>,
     pub(crate) keep_alive: Duration,
+    /// Bytes per second that a body must keep up; 0 is without limit.
+    pub(crate) body_rate_min: u64,
 }
 
 impl TimeLimits {
@@ -41,7 +45,29 @@ impl TimeLimits {
             write: Settings::limit(settings.write_timeout),
             request: settings.request_limit(),
             keep_alive: settings.keepalive,
+            body_rate_min: settings.body_rate_min,
         }
+    }
+
+    /// When further bytes of a body are overdue, now that `bytes` more have come.
+    ///
+    /// Each byte earns its share of a second on top of `before`, up to the full `body_timeout` from now: so a client
+    /// that falls silent, and one that drips below the rate, run out of time alike.
+    pub(crate) fn body_deadline(
+        &self,
+        before: Option<Instant>,
+        bytes: usize,
+        now: Instant,
+    ) -> Option<Instant> {
+        let latest = now + self.body?;
+        let earned = match before {
+            Some(before) if self.body_rate_min != 0 => {
+                let ns = (bytes as u64).saturating_mul(1_000_000_000) / self.body_rate_min;
+                before.checked_add(Duration::from_nanos(ns)).unwrap_or(latest)
+            }
+            _ => latest,
+        };
+        Some(earned.min(latest))
     }
 }
 
@@ -109,6 +135,9 @@ pub(crate) struct Core {
     pub(crate) ids: Ids,
     pub(crate) access: Option<Box<AccessLog>>,
     pub(crate) limits: TimeLimits,
+    /// Largest body of any request, in bytes.
+    pub(crate) body_bytes_max: u64,
+    pub(crate) spool: SpoolRules,
     pub(crate) drain: Drain,
     pub(crate) block: Block<'static>,
     pub(crate) queue: Arc<ReadyQueue>,
@@ -142,6 +171,11 @@ impl Core {
             ids: Ids::new(),
             access,
             limits: TimeLimits::of(settings),
+            body_bytes_max: match settings.limit_request_body {
+                0 => u64::MAX,
+                bytes => bytes,
+            },
+            spool: SpoolRules::of(settings),
             drain: Drain::new(settings.graceful_timeout),
             date: Date::new(kernel.clock.now()),
             service,
@@ -219,9 +253,52 @@ impl Core {
             .error(format_args!("Error handling request {method} {path}: {}", Chain(cause)));
     }
 
+    /// A response's body is not what its head says.
+    pub(crate) fn warn_body(&self, label: &Label, what: &str) {
+        self.block.add(Counter::HandlerErrors, 1);
+        let (method, path) = (label.method().escape_ascii(), label.path().escape_ascii());
+        self.kernel
+            .log
+            .error(format_args!("Error handling request {method} {path}: the body {what}"));
+    }
+
     /// A handler took too long.
     pub(crate) fn warn_timed_out(&self, method: &[u8], path: &[u8]) {
         let (method, path) = (method.escape_ascii(), path.escape_ascii());
         self.kernel.log.warning(format_args!("Request timed out: {method} {path}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_drips_runs_out_of_time_and_one_that_flows_does_not() {
+        let limits = TimeLimits {
+            body_rate_min: 500,
+            body: Some(Duration::from_secs(15)),
+            ..TimeLimits::of(&Settings::default())
+        };
+        let begun = Instant::now();
+        let second = Duration::from_secs(1);
+        let ends_after = |bytes: usize| {
+            let mut deadline = limits.body_deadline(None, 0, begun);
+            for passed in 1..120 {
+                let now = begun + second * passed;
+                if deadline.is_some_and(|at| at <= now) {
+                    return Some(passed);
+                }
+                deadline = limits.body_deadline(deadline, bytes, now);
+            }
+            None
+        };
+        assert_eq!(ends_after(0), Some(15));
+        assert_eq!(ends_after(1), Some(16));
+        assert_eq!(ends_after(250), Some(29));
+        assert_eq!(ends_after(501), None);
+        // What came quickly is no credit for dripping later.
+        let rich = limits.body_deadline(limits.body_deadline(None, 0, begun), 1 << 20, begun);
+        assert_eq!(rich, Some(begun + 15 * second));
     }
 }

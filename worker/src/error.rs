@@ -33,6 +33,14 @@ impl Error {
         Error { status, retry_after: None, cause: None }
     }
 
+    /// What is to be logged.
+    pub(crate) fn into_cause(self) -> Box<dyn std::error::Error> {
+        self.cause.unwrap_or_else(|| {
+            let phrase = http1::status::reason_phrase(self.status);
+            format!("given up with {} {phrase}", self.status).into()
+        })
+    }
+
     /// Something failed that `cause` describes: 500, and the cause is logged.
     #[must_use]
     pub fn internal(cause: impl Into<Box<dyn std::error::Error>>) -> Error {

@@ -39,8 +39,10 @@
 //! - One thread and one event loop ([`run`]): handlers share an object without locks ([`Context::state`]).
 //! - HTTP/1.1 by the letter: framing, keep-alive, pipelining, HEAD, OPTIONS, `Date`, every refusal. A handler gives a
 //!   status, fields and a body; it cannot inject a field, nor a second response.
-//! - Bodies: gathered up to a limit for plain handlers, piece by piece and with back-pressure for others
-//!   ([`RequestBody::chunk`]).
+//! - Bodies: gathered up to a limit for plain handlers (long ones in a file), piece by piece and with back-pressure for
+//!   others ([`RequestBody::chunk`]).
+//! - Responses that are long: made while they are sent ([`Response::stream`]), files by sendfile with conditional
+//!   requests and ranges ([`Response::file`]), whole folders of them ([`App::files`]).
 //! - Time limits on everything a client, a handler or the database can be slow at. A panic is a 500 and a log line.
 //! - The worker's side of the contract with its master: readiness, heartbeat, drain, reopened logs. Started by hand,
 //!   the same program serves alone.
@@ -70,7 +72,9 @@ mod drain;
 mod error;
 mod event_loop;
 mod executor;
+mod files;
 mod log;
+mod outgoing;
 mod panics;
 mod peer;
 mod percent;
@@ -79,7 +83,9 @@ mod response;
 mod run;
 mod service;
 mod slots;
+mod spool;
 mod stream;
+mod trailers;
 mod via;
 
 pub use app::{App, owned};
@@ -87,13 +93,17 @@ pub use body::{BodyError, RequestBody};
 pub use buffer::Buffer;
 pub use context::{Boot, Context, Sleep};
 pub use error::{Error, Result};
-pub use http1::{Field, Fields, Method, Version};
+pub use files::Files;
+pub use http1::{Field, Fields, Method, ResponseError, Version};
 pub use log::Log;
 pub use net::Peer;
+pub use outgoing::{BodySink, Closed};
 pub use pg;
 pub use request::{OwnedRequest, Request};
 pub use response::{Body, IntoResponse, Response};
 pub use run::{BootError, run};
+pub use spool::Spooled;
+pub use trailers::Trailers;
 pub use via::Trace;
 
 // The README's example must compile.

@@ -16,6 +16,8 @@ use crate::body::RequestBody;
 use crate::error::Error;
 use crate::percent;
 use crate::service::Content;
+use crate::spool::Spooled;
+use crate::trailers::Trailers;
 use crate::via::{Trace, Via};
 
 /// A request. Valid while the handler function runs; what a future needs of it is taken out before.
@@ -121,12 +123,30 @@ impl<'r> Request<'r> {
 
     /// The whole body: it was gathered before a plain handler is called. Empty in an asynchronous handler,
     /// which has [`Request::body`].
+    ///
+    /// One that was too long for memory (`body_memory_max`) is read back here; [`Request::spooled`] is its file.
     #[must_use]
     pub fn bytes(&self) -> &'r [u8] {
         match self.content {
-            Content::Whole(bytes) => bytes,
-            Content::Stream { .. } => &[],
+            Content::Gathered(body) => body.slice(),
+            Content::None | Content::Stream { .. } => &[],
         }
+    }
+
+    /// The body of a plain handler's request where it was gathered: memory, or a file. `None` without a body.
+    #[must_use]
+    pub fn spooled(&self) -> Option<&'r Spooled> {
+        match self.content {
+            Content::Gathered(body) => Some(body),
+            Content::None | Content::Stream { .. } => None,
+        }
+    }
+
+    /// The fields after a plain handler's chunked body. In an asynchronous handler: [`RequestBody::trailers`].
+    #[must_use]
+    pub fn trailers(&self) -> &'r Trailers {
+        const NONE: &Trailers = &Trailers::NONE;
+        self.spooled().map_or(NONE, Spooled::trailers)
     }
 
     /// The whole body of a plain handler's request, read as JSON; 400 by `?` if it is not what was asked for.
@@ -142,7 +162,7 @@ impl<'r> Request<'r> {
     #[must_use]
     pub fn body(&self) -> RequestBody {
         match self.content {
-            Content::Whole(_) => RequestBody::none(),
+            Content::None | Content::Gathered(_) => RequestBody::none(),
             Content::Stream { channel, bytes_max } => match channel.borrow_mut().take() {
                 Some(channel) => RequestBody::of(&channel, bytes_max),
                 None => RequestBody::none(),

@@ -3,14 +3,18 @@
 //! - A response is a plain value: a status, a body, a few fields. Framing, `Date` and `Server` are the loop's.
 //! - JSON is serialised into a pooled buffer, and that buffer is the body: nothing is allocated per request.
 //! - A field that is not allowed in a head makes the response an error (500, logged): nothing can be injected.
+//! - A body that is long or not there yet is a stream (`outgoing.rs`) or a file (`files.rs`).
 
 use std::borrow::Cow;
+use std::future::Future;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::buffer::Buffer;
 use crate::error::Error;
+use crate::files::FileBody;
+use crate::outgoing::{BodySink, StreamBody};
 
 /// The bytes of a response.
 #[derive(Debug, Default)]
@@ -23,12 +27,16 @@ pub enum Body {
     Static(&'static [u8]),
     /// Bytes made for this response.
     Buffer(Buffer),
+    /// Bytes that are made while they are sent: see [`Response::stream`].
+    Stream(Box<StreamBody>),
+    /// A file: see [`Response::file`].
+    File(Box<FileBody>),
 }
 
 impl Body {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
-            Body::Empty => &[],
+            Body::Empty | Body::Stream(_) | Body::File(_) => &[],
             Body::Static(bytes) => bytes,
             Body::Buffer(buffer) => buffer,
         }
@@ -124,6 +132,38 @@ impl Response {
         Response::bytes("text/html; charset=utf-8", body)
     }
 
+    /// 200 with a body that `produce` writes while it is sent, with back-pressure.
+    ///
+    /// It goes out in chunks; to HTTP/1.0, up to the end of the connection; with a `Content-Length` field, as so many
+    /// bytes (more are left out, with fewer the connection is cut; both are logged). An error from `produce` after this
+    /// point cannot change the status any more: the connection is cut, which tells the client. For HEAD nothing is produced.
+    ///
+    /// `request_timeout` is the longest that `produce` may go without writing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use worker::{App, Response};
+    ///
+    /// let app = App::new().get("/ticks", |_, cx| {
+    ///     let cx = cx.clone();
+    ///     Response::stream("text/plain; charset=utf-8", |mut body| async move {
+    ///         for n in 0..10 {
+    ///             body.write(format!("{n}\n")).await?;
+    ///             cx.sleep(Duration::from_secs(1)).await;
+    ///         }
+    ///         Ok(())
+    ///     })
+    /// });
+    /// # let _ = app;
+    /// ```
+    pub fn stream<F>(content_type: &'static str, produce: impl FnOnce(BodySink) -> F) -> Response
+    where
+        F: Future<Output = Result<(), Error>> + 'static,
+    {
+        let body = Body::Stream(Box::new(StreamBody::new(produce)));
+        Response { content_type: Some(Cow::Borrowed(content_type)), body, ..Response::status(200) }
+    }
+
     /// 200 with bytes that live as long as the program, which are not copied before they are sent.
     pub fn static_bytes(content_type: &'static str, body: &'static [u8]) -> Response {
         Response::bytes(content_type, body)
@@ -154,8 +194,9 @@ impl Response {
 
     /// Adds a field.
     ///
-    /// The framing fields (`Content-Length`, `Transfer-Encoding`, `Connection`) are the server's own; giving
-    /// one, or a name or value with forbidden bytes, makes this a 500 when it is sent.
+    /// A name or value with forbidden bytes makes this a 500 when it is sent. Framing is the server's own:
+    /// `Transfer-Encoding` and the like are left out; `Content-Length` counts for streams and for HEAD;
+    /// `Connection: close` is heeded.
     pub fn header(
         mut self,
         name: impl Into<Cow<'static, str>>,

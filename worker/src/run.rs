@@ -84,10 +84,8 @@ fn serve<S: 'static>(
     };
     let kernel = Rc::clone(&parts.kernel);
     let boot = Boot { kernel: Rc::clone(&kernel), slot, generation };
-    let built = build(&boot).and_then(|app| {
-        let service = app.into_service(|state| Context::new(state, Rc::clone(&kernel)));
-        service.map_err(BootError::from)
-    });
+    let built = build(&boot)
+        .and_then(|app| app.into_service(|state| Context::new(state, Rc::clone(&kernel))));
     let service = match built {
         Ok(service) => service,
         Err(error) => {
@@ -169,6 +167,7 @@ impl Parts {
             is_draining: Cell::new(false),
             spawned: RefCell::new(Vec::new()),
             sleeps: RefCell::new(Sleeps::default()),
+            interim: RefCell::new(Vec::new()),
         });
         Ok(Parts { poll, queue, signals, kernel })
     }

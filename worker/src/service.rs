@@ -11,6 +11,7 @@ use http1::Head;
 
 use crate::body::SharedChannel;
 use crate::response::Response;
+use crate::spool::Spooled;
 use crate::via::Via;
 
 /// A request's handler at work; polled on the loop's thread until it has the response.
@@ -30,8 +31,10 @@ pub(crate) enum Admission {
 /// What there is of the body when the service is called.
 #[derive(Clone, Copy)]
 pub(crate) enum Content<'r> {
-    /// All of it.
-    Whole(&'r [u8]),
+    /// There is none, or nobody wanted it.
+    None,
+    /// All of it, in memory or in a file.
+    Gathered(&'r Spooled),
     /// It comes through a channel, which the handler may take.
     Stream { channel: &'r RefCell<Option<SharedChannel>>, bytes_max: u64 },
 }

@@ -1,11 +1,13 @@
 //! A client's socket, TCP or unix, as the loop uses it.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token, net};
+use nix::sys::socket::sockopt::Linger;
 
 /// A client's socket; non-blocking.
 #[derive(Debug)]
@@ -48,6 +50,33 @@ impl Stream {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
         })
+    }
+
+    /// Sends up to `count` bytes of `file` from `at` on, past the worker's memory, and moves `at`; 0: the file has ended.
+    ///
+    /// It may wait for the disk, never for the client.
+    pub(crate) fn send_file(&self, file: &File, at: &mut u64, count: usize) -> io::Result<usize> {
+        let mut offset = i64::try_from(*at).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let sent = retry(|| {
+            let offset = Some(&mut offset);
+            let sent = match self {
+                Stream::Tcp(stream) => nix::sys::sendfile::sendfile64(stream, file, offset, count),
+                Stream::Unix(stream) => nix::sys::sendfile::sendfile64(stream, file, offset, count),
+            };
+            sent.map_err(io::Error::from)
+        })?;
+        *at += sent as u64;
+        Ok(sent)
+    }
+
+    /// Makes the coming close a reset: the client must not take what it has for the whole.
+    pub(crate) fn reset_on_close(&self) {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        // Refused only by sockets that have no such option; they close as ever.
+        let _ = match self {
+            Stream::Tcp(stream) => nix::sys::socket::setsockopt(stream, Linger, &at_once),
+            Stream::Unix(stream) => nix::sys::socket::setsockopt(stream, Linger, &at_once),
+        };
     }
 
     /// Tells the client that no more will come, while it may still send.

@@ -125,7 +125,7 @@ fn bodies_of_both_framings_arrive_whole_however_they_are_cut() {
 
 #[test]
 fn a_large_body_streams_through_an_asynchronous_handler() {
-    let worker = start(example("features"), |_| ());
+    let worker = start(example("features"), |settings| settings.limit_request_body = 8 << 20);
     let mut client = worker.connect();
     let bytes = 5 << 20;
     client.send(&format!("POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n"));
@@ -203,7 +203,7 @@ fn an_unread_body_is_never_taken_for_a_request() {
 
 #[test]
 fn an_unread_body_that_is_too_long_ends_the_connection() {
-    let worker = start(example("features"), |_| ());
+    let worker = start(example("features"), |settings| settings.limit_request_body = 0);
     let mut client = worker.connect();
     client.send("POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
     client.stream.write_all(&[b'x'; 10_000]).unwrap();

@@ -330,7 +330,7 @@ fn next_place(place: Place, byte: u8) -> Option<Place> {
 }
 
 /// Fields that may not stand in a trailer: those needed before the content (RFC 9110 §6.5.1).
-fn is_forbidden(name: &[u8]) -> bool {
+pub(crate) fn is_forbidden(name: &[u8]) -> bool {
     const FORBIDDEN: [&[u8]; 16] = [
         b"authorization",
         b"connection",

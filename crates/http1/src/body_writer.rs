@@ -1,5 +1,7 @@
 //! Response bodies: clamped to the length that was announced, or cut into chunks.
 
+use crate::{body, response};
+
 /// How the end of a body is announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framed {
@@ -89,9 +91,25 @@ impl BodyWriter {
     /// Ends the body.
     #[must_use]
     pub fn finish(self, out: &mut Vec<u8>) -> Finish {
+        self.finish_with(out, &[])
+    }
+
+    /// Ends the body with these trailers, where there is room for any: in chunks. What is no valid field, or may not stand
+    /// in a trailer, is left out.
+    #[must_use]
+    pub fn finish_with(self, out: &mut Vec<u8>, trailers: &[(&str, &[u8])]) -> Finish {
         match self.framed {
             Framed::Length(missing) if missing != 0 => return Finish::Truncated { missing },
-            Framed::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
+            Framed::Chunked => {
+                out.extend_from_slice(b"0\r\n");
+                for (name, value) in trailers {
+                    if !body::is_forbidden(name.as_bytes()) {
+                        // An invalid one appends nothing.
+                        let _ = response::append_trailer(out, name, value);
+                    }
+                }
+                out.extend_from_slice(b"\r\n");
+            }
             _ => (),
         }
         if self.keep_alive { Finish::KeepAlive } else { Finish::Close }

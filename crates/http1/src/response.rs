@@ -258,6 +258,19 @@ pub fn interim(
     Ok(())
 }
 
+/// Appends a trailer.
+pub(crate) fn append_trailer(
+    out: &mut Vec<u8>,
+    name: &str,
+    value: &[u8],
+) -> Result<(), ResponseError> {
+    check_field(name.as_bytes(), value)?;
+    if !is_ours(name.as_bytes()) {
+        append_field(out, name.as_bytes(), value);
+    }
+    Ok(())
+}
+
 fn check_field(name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
     if !chars::is_token(name) {
         return Err(ResponseError::FieldName);

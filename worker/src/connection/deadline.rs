@@ -5,7 +5,7 @@ use std::time::Instant;
 use http1::{Exchange, Refusal};
 use scoreboard::Counter;
 
-use super::{Connection, State, Verdict};
+use super::{Connection, Handling, State, Verdict, Work};
 use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::Core;
@@ -69,6 +69,21 @@ impl Connection {
             State::Gathering(gathering) => {
                 let tag = gathering.tag;
                 self.refuse_body(BodyError::TimedOut, Exchange::UNKNOWN, tag, core);
+            }
+            // The file waits for the client alone, whose time is measured by what it takes.
+            State::Handling(Handling { work: Work::Sending(_), .. }) => (),
+            State::Handling(Handling { work: Work::Streaming(_), .. })
+                if self.output_left() != 0 =>
+            {
+                self.state_deadline = core.after(core.limits.request);
+            }
+            State::Handling(Handling { work: Work::Streaming(streaming), label, tag, .. }) => {
+                // Its head is out: all that can be said is that there will be no more.
+                core.warn_timed_out(label.method(), label.path());
+                let (status, sent, tag) = (streaming.status, streaming.sent, *tag);
+                core.answered(tag, status);
+                self.record_answer(status, sent, reason::REQUEST_TIMEOUT, tag.route);
+                self.state = State::Finishing { lingers: false };
             }
             State::Handling(handling) => {
                 core.warn_timed_out(handling.label.method(), handling.label.path());

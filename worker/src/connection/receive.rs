@@ -11,6 +11,8 @@ use crate::body::{BodyError, Channel};
 use crate::buffer::Buffer;
 use crate::core::{Core, Tag};
 use crate::service::{Admission, Content};
+use crate::spool::Spooled;
+use crate::trailers::Trailers;
 
 impl Connection {
     /// Whether bytes from the client would be of use now. All back-pressure is here.
@@ -132,11 +134,12 @@ impl Connection {
         let mut exchange = Exchange::of(head);
         exchange.keep_alive &= !core.drain.says_close();
         if head.framing().is_empty() {
-            return self.call(head, exchange, Content::Whole(&[]), None, core);
+            return self.call(head, exchange, Content::None, None, core);
         }
         let decoder = BodyDecoder::new(head.framing(), &core.rules(self.is_trusted).limits);
         let mut incoming = Incoming {
             decoder,
+            bytes_left: core.body_bytes_max,
             channel: None,
             awaits_continue: head.expect_continue(),
             deadline: None,
@@ -152,7 +155,7 @@ impl Connection {
                 let mut copy = Buffer::new();
                 copy.extend_from_slice(raw);
                 let decoder = incoming.decoder;
-                let body = Buffer::new();
+                let body = Spooled::new();
                 self.state = State::Gathering(Box::new(Gathering {
                     head: copy,
                     decoder,
@@ -163,6 +166,10 @@ impl Connection {
                 self.state_deadline = core.after(core.limits.body);
             }
             Admission::Stream { bytes_max } => {
+                if matches!(head.framing(), Framing::Length(length) if core.body_bytes_max < length)
+                {
+                    return self.refuse_body(BodyError::TooLarge, exchange, Tag::of(head), core);
+                }
                 let channel = Channel::new(&core.queue, self.task_key());
                 incoming.channel = Some(channel.clone());
                 incoming.deadline = core.after(core.limits.body);
@@ -170,9 +177,7 @@ impl Connection {
                 let content = Content::Stream { channel: &offer, bytes_max };
                 self.call(head, exchange, content, Some(incoming), core);
             }
-            Admission::Ignore => {
-                self.call(head, exchange, Content::Whole(&[]), Some(incoming), core)
-            }
+            Admission::Ignore => self.call(head, exchange, Content::None, Some(incoming), core),
         }
     }
 
@@ -188,15 +193,25 @@ impl Connection {
             }
         };
         let (consumed, is_done) = (step.consumed, step.done);
-        if gathering.bytes_max < (gathering.body.len() + step.data.len()) as u64 {
+        if gathering.bytes_max < gathering.body.len() + step.data.len() as u64 {
             self.refuse_body(BodyError::TooLarge, Exchange::UNKNOWN, tag, core);
             return bytes.len();
         }
+        let count = step.data.len();
         if let Some(ledger) = &mut self.ledger {
-            ledger.receive(step.data.len());
+            ledger.receive(count);
         }
-        gathering.body.extend_from_slice(&bytes[step.data]);
-        self.state_deadline = core.after(core.limits.body);
+        let mut stored = gathering.body.put(&bytes[step.data], &core.spool);
+        if is_done && stored.is_ok() {
+            stored = gathering.body.end(Trailers::of(&gathering.decoder));
+        }
+        if let Err(error) = stored {
+            core.kernel.log.error(format_args!("Cannot store a request body: {error}"));
+            self.refuse_body(BodyError::NotStored, Exchange::UNKNOWN, tag, core);
+            return bytes.len();
+        }
+        let before = self.state_deadline;
+        self.state_deadline = core.limits.body_deadline(before, count, core.now());
         if is_done {
             let State::Gathering(gathering) = std::mem::replace(&mut self.state, State::Dead)
             else {
@@ -225,7 +240,7 @@ impl Connection {
             );
             let mut exchange = Exchange::of(&head);
             exchange.keep_alive &= !core.drain.says_close();
-            self.call(&head, exchange, Content::Whole(&gathering.body), None, core);
+            self.call(&head, exchange, Content::Gathered(&gathering.body), None, core);
         }
         core.fields = fields;
     }
@@ -245,17 +260,28 @@ impl Connection {
         }
         body.awaits_continue = false;
         match body.decoder.decode(&bytes[..room]) {
+            Ok(step) if body.bytes_left < step.data.len() as u64 => {
+                core.block.add(Counter::RefusedTooLarge, 1);
+                // The handler decides what to say; by `?` it is 413.
+                channel.finish(Err(BodyError::TooLarge));
+                body.deadline = None;
+                body.channel = None;
+                handling.exchange.keep_alive = false;
+                0
+            }
             Ok(step) => {
+                let count = step.data.len();
                 if let Some(ledger) = &mut self.ledger {
-                    ledger.receive(step.data.len());
+                    ledger.receive(count);
                 }
-                if !step.data.is_empty() {
+                if count != 0 {
+                    body.bytes_left -= count as u64;
                     channel.put(&bytes[step.data]);
                 }
-                body.deadline = core.after(core.limits.body);
+                body.deadline = core.limits.body_deadline(body.deadline, count, core.now());
                 if step.done {
                     body.deadline = None;
-                    channel.finish(Ok(()));
+                    channel.complete(Trailers::of(&body.decoder));
                 }
                 step.consumed
             }
@@ -319,9 +345,6 @@ impl Connection {
 
     /// How an unwanted rest of a body is dealt with: `Some` if it is small enough to be read and dropped.
     pub(super) fn skipping(body: Incoming) -> Option<State> {
-        let is_small = body.decoder.remaining().is_none_or(|bytes| bytes <= SKIP_BYTES_MAX);
-        // A client that still waits for `100 Continue` may send the body or not: nobody can tell.
-        (is_small && !body.awaits_continue)
-            .then_some(State::Skipping { decoder: body.decoder, left: SKIP_BYTES_MAX })
+        body.is_small().then_some(State::Skipping { decoder: body.decoder, left: SKIP_BYTES_MAX })
     }
 }

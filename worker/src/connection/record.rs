@@ -75,6 +75,32 @@ impl Connection {
         route: u16,
         core: &Core,
     ) {
+        if self.ledger.is_none() {
+            return;
+        }
+        self.record_fields(response, core);
+        let is_bodiless = exchange.is_head || matches!(status, 204 | 205 | 304);
+        let sent = if is_bodiless { 0 } else { response.body.as_bytes().len() as u64 };
+        let failed = response.cause.is_some() || status != response.status;
+        let reason = if failed { reason::HANDLER_ERROR } else { "" };
+        self.record_answer(status, sent, reason, route);
+    }
+
+    /// Notes how the request in hand was answered.
+    pub(super) fn record_answer(
+        &mut self,
+        status: u16,
+        sent: u64,
+        reason: &'static str,
+        route: u16,
+    ) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.answer(Answered { status, sent, reason, route, at: sys::clock::monotonic() });
+        }
+    }
+
+    /// Notes the fields of an answer.
+    pub(super) fn record_fields(&mut self, response: &Response, core: &Core) {
         let (Some(ledger), Some(access)) = (&mut self.ledger, &core.access) else { return };
         access.note_fields(ledger, |name| {
             if name.eq_ignore_ascii_case("content-type") {
@@ -84,11 +110,6 @@ impl Connection {
             all.find(|(known, _)| known.eq_ignore_ascii_case(name))
                 .map(|(_, value)| value.as_bytes())
         });
-        let is_bodiless = exchange.is_head || matches!(status, 204 | 205 | 304);
-        let sent = if is_bodiless { 0 } else { response.body.as_bytes().len() as u64 };
-        let failed = response.cause.is_some() || status != response.status;
-        let reason = if failed { reason::HANDLER_ERROR } else { "" };
-        ledger.answer(Answered { status, sent, reason, route, at: sys::clock::monotonic() });
     }
 
     /// Notes a refusal; `sent` is what was put into the output.
@@ -154,6 +175,13 @@ impl Connection {
 
     fn record_loss(&mut self, status: u16, reason: &'static str, core: &mut Core) {
         self.record_unfinished(status, reason, core);
+        if let State::Handling(handling) = &self.state
+            && let Some((status, sent)) = handling.work.progress()
+        {
+            // Its head went out; what is lost is a part of the body.
+            let route = handling.tag.route;
+            self.record_answer(status, sent, reason, route);
+        }
         if self.ledger.is_some()
             && let Some(access) = &mut core.access
         {

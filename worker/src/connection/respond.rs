@@ -4,16 +4,17 @@ use std::borrow::Cow;
 use std::io;
 use std::task::{Context, Poll};
 
-use http1::{Encoder, Exchange, Finish, Head, HeadError, Refusal, ResponseError, Stamp};
+use http1::{Encoder, Exchange, Finish, Head, HeadError, Refusal, ResponseError, Stamp, Version};
 use scoreboard::Counter;
 
-use super::{Connection, Handling, Incoming, LINGER, Label, State};
+use super::produce::Asked;
+use super::{Connection, Handling, Incoming, LINGER, Label, State, Work};
 use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::{Core, Tag};
 use crate::executor::TaskWaker;
 use crate::panics;
-use crate::response::Response;
+use crate::response::{Body, Response};
 use crate::service::{Answer, Content};
 
 /// The field by which a request's id travels.
@@ -31,6 +32,10 @@ impl Connection {
     ) {
         let mut tag = Tag::of(head);
         let called = panics::catch(|| core.service.call(head, &self.via(core), content));
+        if let Content::Stream { channel, .. } = content {
+            // A body that the handler did not take has no reader.
+            drop(channel.take());
+        }
         let called = called.map(|(route, answer)| {
             tag.route = route;
             answer
@@ -39,14 +44,28 @@ impl Connection {
             Ok(Answer::Now(response)) => response,
             Ok(Answer::Later(task)) => {
                 let (since, label) = (core.tick, Label::of(head));
-                self.state = State::Handling(Handling { task, exchange, since, label, tag, body });
+                let work = Work::Answering(task);
+                self.send_interim(exchange.version, core);
+                self.state = State::Handling(Handling { work, exchange, since, label, tag, body });
                 self.state_deadline = core.after(core.limits.request);
                 return self.poll(core);
             }
             Err(panic) => panicked(&panic),
         };
+        self.send_interim(exchange.version, core);
+        let response = match content {
+            // The handler was given less than there was.
+            Content::Gathered(body) if body.has_failed() => {
+                Response::error(507).because("the file of the request's body cannot be read".into())
+            }
+            _ => response,
+        };
         if let Some(cause) = &response.cause {
             core.report(head.method().as_str().as_bytes(), head.path(), cause.as_ref());
+        }
+        if let Body::Stream(_) | Body::File(_) = response.body {
+            let (since, label) = (core.tick, Label::of(head));
+            return self.begin_body(response, Asked { exchange, since, label, tag, body }, core);
         }
         let status = self.answer(response, exchange, body, tag, core);
         // Counted when the connection has had its turn: the clock is read once for all its answers.
@@ -66,12 +85,18 @@ impl Connection {
     fn poll(&mut self, core: &mut Core) {
         let key = self.task_key();
         let State::Handling(handling) = &mut self.state else { return };
+        let task = match &mut handling.work {
+            Work::Answering(task) => task,
+            Work::Streaming(_) => return self.poll_producer(core),
+            Work::Sending(_) => return core.block.let_go(),
+        };
         let (inside, waker) = self.waker.get_or_insert_with(|| TaskWaker::new(&core.queue, key));
         inside.before_poll();
         core.has_asked = true;
         let mut context = Context::from_waker(waker);
-        let polled = panics::catch(|| handling.task.as_mut().poll(&mut context));
+        let polled = panics::catch(|| task.as_mut().poll(&mut context));
         core.block.let_go();
+        let version = handling.exchange.version;
         let response = match polled {
             Ok(Poll::Pending) => {
                 if let Some(body) = &mut handling.body
@@ -81,23 +106,27 @@ impl Connection {
                     body.awaits_continue = false;
                     self.output.obtain().extend_from_slice(http1::CONTINUE);
                 }
-                return;
+                return self.send_interim(version, core);
             }
             Ok(Poll::Ready(response)) => response,
             Err(panic) => panicked(&panic),
         };
-        let State::Handling(Handling { task, exchange, since, label, tag, body }) =
+        self.send_interim(version, core);
+        let State::Handling(Handling { work, exchange, since, label, tag, body }) =
             std::mem::replace(&mut self.state, State::Dead)
         else {
             return;
         };
         // The end of the task is the application's code too.
-        let response = match panics::catch(|| drop(task)) {
+        let response = match panics::catch(|| drop(work)) {
             Ok(()) => response,
             Err(panic) => panicked(&panic),
         };
         if let Some(cause) = &response.cause {
             core.report(label.method(), label.path(), cause.as_ref());
+        }
+        if let Body::Stream(_) | Body::File(_) = response.body {
+            return self.begin_body(response, Asked { exchange, since, label, tag, body }, core);
         }
         let status = self.answer(response, exchange, body, tag, core);
         let now = sys::clock::monotonic();
@@ -105,8 +134,21 @@ impl Connection {
         core.tick = now;
     }
 
-    /// Puts a response into the output and decides what follows; returns the status that was really sent.
-    fn answer(
+    /// Passes on the early hints of the handler that just ran.
+    fn send_interim(&mut self, version: Version, core: &Core) {
+        let mut interim = core.kernel.interim.borrow_mut();
+        if interim.is_empty() {
+            return;
+        }
+        // HTTP/1.0 knows no interim responses.
+        if version == Version::Http11 {
+            self.output.obtain().extend_from_slice(&interim);
+        }
+        interim.clear();
+    }
+
+    /// Puts a whole response into the output and decides what follows; returns the status that was really sent.
+    pub(super) fn answer(
         &mut self,
         mut response: Response,
         mut exchange: Exchange,
@@ -126,12 +168,7 @@ impl Connection {
             }
             _ => None,
         };
-        if let Some(id) = self.request_id.take() {
-            let is_set = |(name, _): &(Cow<'_, str>, _)| name.eq_ignore_ascii_case(REQUEST_ID);
-            if !response.fields.iter().any(is_set) {
-                response.fields.push((REQUEST_ID.into(), String::from(id).into()));
-            }
-        }
+        self.give_id(&mut response);
         let out = self.output.obtain();
         let mut status = response.status;
         let finish = match encode(out, exchange, core.date.stamp(), &response) {
@@ -143,6 +180,28 @@ impl Connection {
             }
         };
         self.record_response(&response, status, exchange, tag.route, core);
+        self.follow(after, finish, client_keeps, core);
+        status
+    }
+
+    /// Adds the request's id to its response, unless the application did.
+    pub(super) fn give_id(&mut self, response: &mut Response) {
+        if let Some(id) = self.request_id.take() {
+            let is_set = |(name, _): &(Cow<'_, str>, _)| name.eq_ignore_ascii_case(REQUEST_ID);
+            if !response.fields.iter().any(is_set) {
+                response.fields.push((REQUEST_ID.into(), String::from(id).into()));
+            }
+        }
+    }
+
+    /// A response is in the output: `after` is what is to become of an unread rest of its request's body.
+    pub(super) fn follow(
+        &mut self,
+        after: Option<State>,
+        finish: Finish,
+        client_keeps: bool,
+        core: &mut Core,
+    ) {
         match (after, finish) {
             (None, Finish::KeepAlive) => self.rest(core),
             (Some(after), Finish::KeepAlive) => {
@@ -156,7 +215,6 @@ impl Connection {
                 self.state_deadline = None;
             }
         }
-        status
     }
 
     /// The connection waits for its next request.
@@ -201,6 +259,7 @@ impl Connection {
                 BodyError::TooLarge => Counter::RefusedTooLarge,
                 BodyError::TimedOut => Counter::RefusedBodyTimeout,
                 BodyError::Malformed | BodyError::Cut => Counter::RefusedBadRequest,
+                BodyError::NotStored => Counter::HandlerErrors,
             },
             1,
         );
@@ -211,6 +270,7 @@ impl Connection {
             BodyError::TooLarge => reason::TOO_LARGE,
             BodyError::TimedOut => reason::BODY_TIMEOUT,
             BodyError::Malformed | BodyError::Cut => reason::BAD_REQUEST,
+            BodyError::NotStored => reason::HANDLER_ERROR,
         };
         self.refuse(Refusal::new(error.status(), ""), exchange, reason, core);
     }
@@ -238,27 +298,51 @@ impl Connection {
 
     /// Writes what the client takes, and closes after the last response.
     pub(super) fn flush(&mut self, core: &mut Core) {
+        if !self.flush_output(core) {
+            return;
+        }
+        self.send_file(core);
+        // The file may have been the last that was to be sent.
+        self.finish(core);
+    }
+
+    /// Writes the output; `true` when nothing of it is left.
+    fn flush_output(&mut self, core: &mut Core) -> bool {
+        if self.output.is_empty() {
+            return true;
+        }
         while self.is_writable && self.written < self.output.len() {
             match self.stream.write(&self.output[self.written..]) {
-                Ok(0) => return self.abandon(core),
+                Ok(0) => {
+                    self.abandon(core);
+                    return false;
+                }
                 Ok(count) => {
                     core.block.add(Counter::BytesOut, count as u64);
                     self.written += count;
                     self.write_deadline = None; // The client takes something: the time runs anew.
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
-                Err(_) => return self.abandon(core),
+                Err(_) => {
+                    self.abandon(core);
+                    return false;
+                }
             }
         }
         if self.written < self.output.len() {
             if self.write_deadline.is_none() {
                 self.write_deadline = core.after(core.limits.write);
             }
-            return;
+            return false;
         }
         self.output.release();
         self.written = 0;
         self.write_deadline = None;
+        true
+    }
+
+    /// Closes our side after the last response.
+    fn finish(&mut self, core: &mut Core) {
         if let State::Finishing { lingers } = self.state {
             self.state = if lingers && !self.has_ended && self.stream.half_close().is_ok() {
                 // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
@@ -297,6 +381,6 @@ fn encode(
 }
 
 /// The answer for a handler that panicked; the client does not learn why.
-fn panicked(panic: &panics::Caught) -> Response {
+pub(super) fn panicked(panic: &panics::Caught) -> Response {
     Response::error(500).because(panic.text().into())
 }

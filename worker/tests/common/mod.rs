@@ -179,6 +179,13 @@ impl Worker {
         );
     }
 
+    /// Memory in use, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.pid.as_raw()
     }
@@ -284,6 +291,10 @@ impl Client {
         let head = String::from_utf8(head).unwrap();
         let status = head[9..12].parse().unwrap();
         let mut reply = Reply { status, head, body: Vec::new() };
+        if has_body && reply.header("transfer-encoding").is_some() {
+            reply.body = self.chunks();
+            return reply;
+        }
         let length: usize = match reply.header("content-length") {
             Some(length) if has_body => length.parse().unwrap(),
             _ => 0,
@@ -293,6 +304,45 @@ impl Client {
         }
         reply.body = self.left.drain(..length).collect();
         reply
+    }
+
+    /// Reads a body in chunks, and its trailers, which stand at the end of what is returned.
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line();
+            let size = usize::from_str_radix(&line, 16).unwrap();
+            if size == 0 {
+                loop {
+                    let trailer = self.line();
+                    if trailer.is_empty() {
+                        return body;
+                    }
+                    body.extend_from_slice(trailer.as_bytes());
+                }
+            }
+            body.extend_from_slice(&self.take(size));
+            assert_eq!(self.line(), "", "after a chunk");
+        }
+    }
+
+    fn line(&mut self) -> String {
+        loop {
+            if let Some(at) = self.left.windows(2).position(|end| end == b"\r\n") {
+                let mut line = self.take(at + 2);
+                line.truncate(at);
+                return String::from_utf8(line).unwrap();
+            }
+            assert!(self.more(), "end of file in a chunked body");
+        }
+    }
+
+    /// Reads so many bytes.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.left.len() < count {
+            assert!(self.more(), "end of file, {} of {count} bytes came", self.left.len());
+        }
+        self.left.drain(..count).collect()
     }
 
     fn more(&mut self) -> bool {
@@ -325,6 +375,14 @@ impl Client {
         let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
         nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &at_once)
             .unwrap();
+    }
+
+    /// Whether something came, or the end; without waiting.
+    pub fn has_news(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        seen.is_ok() || !self.left.is_empty()
     }
 
     pub fn half_close(&self) {

@@ -50,7 +50,7 @@ impl SignalSet {
 }
 
 impl Caught {
-    /// Catches TERM, QUIT, INT and USR1; makes HUP, WINCH, TTIN, TTOU, USR2 and PIPE harmless.
+    /// Catches TERM, QUIT, INT and USR1; makes HUP, WINCH, TTIN, TTOU, USR2, PIPE and XFSZ harmless.
     ///
     /// # Errors
     ///
@@ -71,6 +71,8 @@ impl Caught {
             set(signal, SigHandler::Handler(ignore))?;
         }
         set(Signal::SIGPIPE, SigHandler::SigIgn)?;
+        // A file that may grow no further is an error of its write, not the end of the worker.
+        set(Signal::SIGXFSZ, SigHandler::SigIgn)?;
         let all: SigSet = CAUGHT.into_iter().chain(UNHEARD).collect();
         sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&all), None)?;
         Ok(caught)
