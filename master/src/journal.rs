@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use logging::{Level, Log, Target};
+use logging::{Level, Log, Syslog, Target};
 use shared::settings::{LogLevel, Settings};
+
+use crate::obituary::Obituaries;
 
 /// Repetitions that are all logged; of later ones only every second, fourth, eighth …
 const REPEATED_ALWAYS: u32 = 3;
@@ -24,6 +26,8 @@ pub struct Journal {
     log: Log,
     /// Lines of consequence so far, whoever wrote them.
     grave: Rc<Cell<GraveLines>>,
+    /// The access log, of which the master writes only what died with a worker.
+    pub obituaries: Obituaries,
 }
 
 /// Numbers of lines that were logged.
@@ -46,7 +50,11 @@ impl Journal {
             None | Some("-") => Target::Stderr,
             Some(path) => Target::File(PathBuf::from(path)),
         };
-        let journal = Journal { log: Log::open(target)?, grave: Rc::default() };
+        let journal = Journal {
+            log: Log::open(target)?,
+            grave: Rc::default(),
+            obituaries: Obituaries::default(),
+        };
         journal.reconfigure(settings);
         Ok(journal)
     }
@@ -60,6 +68,15 @@ impl Journal {
             LogLevel::Error => Level::Error,
             LogLevel::Critical => Level::Critical,
         });
+        // An unknown host is the only fault: the address was checked when it was read.
+        let syslog = settings.error_syslog().map(|plan| {
+            Syslog::open(&plan.address, plan.facility, &plan.name)
+                .map_err(|error| format!("Cannot log to syslog at {}: {error}", plan.address))
+        });
+        match syslog.transpose() {
+            Ok(syslog) => self.log.set_syslog(syslog),
+            Err(why) => self.error(&why),
+        }
     }
 
     /// Opens the file again, after it was rotated.
@@ -69,14 +86,19 @@ impl Journal {
                 "Cannot reopen the error log, going on with the old file error={error:?}"
             ));
         }
+        if let Err(error) = self.obituaries.reopen() {
+            self.error(&format!(
+                "Cannot reopen the access log, going on with the old file error={error:?}"
+            ));
+        }
     }
 
     /// Gives the file to the workers' user, so that workers can open it again after it was rotated.
     pub fn give_to(&self, uid: u32, gid: u32) {
-        if let Err(error) = self.log.set_owner(uid, gid) {
-            self.warning(&format!(
-                "Cannot give the error log to the workers' user error={error:?}"
-            ));
+        if let Err(error) =
+            self.log.set_owner(uid, gid).and_then(|()| self.obituaries.give_to(uid, gid))
+        {
+            self.warning(&format!("Cannot give the logs to the workers' user error={error:?}"));
         }
     }
 

@@ -18,6 +18,7 @@ pub mod handover;
 pub mod hooks;
 pub mod identity;
 pub mod journal;
+pub mod obituary;
 pub mod oom;
 pub mod pidfile;
 pub mod proc;

@@ -81,6 +81,11 @@ fn start(
             return exit::CONFIG;
         }
     };
+    if let Err(error) = journal.obituaries.open(loaded.settings()) {
+        let name = loaded.settings().accesslog.clone().unwrap_or_default();
+        say(&format!("master: cannot open accesslog {name}: {error}"));
+        return exit::CONFIG;
+    }
     match Arbiter::start(invocation, loaded, inherited, handover, journal.clone()) {
         Ok(arbiter) => {
             if let Some(Err(error)) = report.map(daemon::begin) {

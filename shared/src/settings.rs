@@ -17,7 +17,7 @@ mod split;
 mod suggest;
 mod table;
 
-pub use edge::{HeaderMap, ProxyProtocol, RealIp, SYSLOG_FACILITIES};
+pub use edge::{HeaderMap, ProxyProtocol, RealIp, SYSLOG_FACILITIES, SyslogPlan};
 pub use environment::assignments as environment;
 pub use file::{Found, assignments as file};
 pub use reference::page as reference_page;

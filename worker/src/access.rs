@@ -7,7 +7,7 @@
 use std::time::{Duration, SystemTime};
 
 use logging::access::{Clock, Format, Outcome, Subject, Writer};
-use logging::{LineBuffer, Target};
+use logging::{Level, LineBuffer, Syslog, Target};
 use shared::settings::Settings;
 
 use crate::log::Log;
@@ -77,6 +77,9 @@ pub(crate) struct AccessLog {
     format: Format,
     writer: Writer,
     lines: Option<LineBuffer>,
+    syslog: Option<Syslog>,
+    /// A line for syslog; kept for its memory.
+    line: Vec<u8>,
     clock: Clock,
     /// The clock is set for this turn.
     is_timed: bool,
@@ -96,21 +99,27 @@ impl AccessLog {
         log: &Log,
     ) -> Option<Box<AccessLog>> {
         let target = match settings.accesslog.as_deref() {
-            None | Some("") => return None,
-            Some("-") => Target::Stdout,
-            Some(path) => Target::File(path.into()),
+            None | Some("") => None,
+            Some("-") => Some(Target::Stdout),
+            Some(path) => Some(Target::File(path.into())),
         };
-        let lines = match LineBuffer::open(target) {
+        let lines = target.and_then(|target| match LineBuffer::open(target) {
             Ok(lines) => Some(lines),
             Err(error) => {
                 log.error(format_args!("Cannot open the access log: {error}"));
-                return None;
+                None
             }
-        };
+        });
+        let syslog = settings.access_syslog().and_then(|plan| log.syslog(&plan));
+        if lines.is_none() && syslog.is_none() {
+            return None;
+        }
         Some(Box::new(AccessLog {
             format: Format::new(&settings.access_log_format),
             writer: Writer { pid: std::process::id(), worker, generation },
             lines,
+            syslog,
+            line: Vec::new(),
             clock: Clock::default(),
             is_timed: false,
             spare: Vec::new(),
@@ -193,6 +202,11 @@ impl AccessLog {
             if let Some(lines) = &mut self.lines {
                 lines.append(|out| self.format.finish(captured, &outcome, &self.clock, out));
             }
+            if let Some(syslog) = &mut self.syslog {
+                self.line.clear();
+                self.format.finish(captured, &outcome, &self.clock, &mut self.line);
+                syslog.send(Level::Info, &self.line);
+            }
         }
         if done == ledger.entries.len() {
             self.put_away(slot);
@@ -224,6 +238,9 @@ impl AccessLog {
         if let Some(lines) = &mut self.lines {
             lines.flush();
         }
+        if let Some(syslog) = &mut self.syslog {
+            syslog.flush();
+        }
     }
 
     /// Opens the file again, after a rotation.
@@ -237,7 +254,8 @@ impl AccessLog {
 
     /// Says what was lost because nobody took it.
     pub(crate) fn report(&mut self, log: &Log) {
-        let lost = self.lines.as_mut().map_or(0, LineBuffer::take_dropped);
+        let lost = self.lines.as_mut().map_or(0, LineBuffer::take_dropped)
+            + self.syslog.as_mut().map_or(0, Syslog::take_dropped);
         if lost != 0 {
             log.warning(format_args!(
                 "Access log lines lost because the log took no more lines={lost}"

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use logging::{Level, Target};
+use logging::{Level, Syslog, Target};
 use scoreboard::{Block, Counter};
-use shared::settings::{LogLevel, Settings};
+use shared::settings::{LogLevel, Settings, SyslogPlan};
 
 /// Longest wait for the log to take its last lines.
 const LAST_LINES_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -33,10 +33,24 @@ impl Log {
                 }
             },
         };
-        if let Some(log) = &log.log {
-            log.set_level(level(settings.loglevel));
+        if let Some(inner) = &log.log {
+            inner.set_level(level(settings.loglevel));
+            if let Some(syslog) = settings.error_syslog().and_then(|plan| log.syslog(&plan)) {
+                inner.set_syslog(Some(syslog));
+            }
         }
         log
+    }
+
+    /// A way to syslog; that there is none is reported.
+    pub(crate) fn syslog(&self, plan: &SyslogPlan) -> Option<Syslog> {
+        match Syslog::open(&plan.address, plan.facility, &plan.name) {
+            Ok(syslog) => Some(syslog),
+            Err(error) => {
+                self.error(format_args!("Cannot log to syslog at {}: {error}", plan.address));
+                None
+            }
+        }
     }
 
     pub(crate) fn to_stderr() -> Log {

@@ -24,8 +24,10 @@ mod log;
 mod queue;
 mod sink;
 mod stamp;
+mod syslog;
 
 pub use level::{Level, LevelError};
 pub use line_buffer::{ACCESS_QUEUE_BYTES_MAX, LineBuffer};
 pub use log::{LINE_BYTES_MAX, LOG_QUEUE_BYTES_MAX, Log};
 pub use sink::Target;
+pub use syslog::Syslog;

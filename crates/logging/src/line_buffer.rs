@@ -15,6 +15,7 @@ pub struct LineBuffer {
     target: Option<Target>,
     sink: Sink,
     queue: Queue,
+    owner: Option<(u32, u32)>,
 }
 
 impl LineBuffer {
@@ -38,7 +39,7 @@ impl LineBuffer {
     }
 
     fn new(target: Option<Target>, sink: Sink) -> LineBuffer {
-        LineBuffer { target, sink, queue: Queue::new(ACCESS_QUEUE_BYTES_MAX) }
+        LineBuffer { target, sink, queue: Queue::new(ACCESS_QUEUE_BYTES_MAX), owner: None }
     }
 
     /// Appends one line: what `write` produces, which must hold no line's end, and a line's end.
@@ -78,9 +79,23 @@ impl LineBuffer {
     pub fn reopen(&mut self) -> io::Result<()> {
         self.flush();
         if let Some(target @ Target::File(_)) = &self.target {
-            self.sink = Sink::open(target)?;
+            let sink = Sink::open(target)?;
+            if let Some((uid, gid)) = self.owner {
+                sink.set_owner(uid, gid)?;
+            }
+            self.sink = sink;
         }
         Ok(())
+    }
+
+    /// Gives the file, now and whenever it is reopened, to the user who workers run as.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM`: only root gives files away.
+    pub fn set_owner(&mut self, uid: u32, gid: u32) -> io::Result<()> {
+        self.owner = Some((uid, gid));
+        self.sink.set_owner(uid, gid)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::level::Level;
 use crate::queue::Queue;
 use crate::sink::{Sink, Target};
 use crate::stamp::Stamp;
+use crate::syslog::Syslog;
 
 /// Most bytes that wait for a reader; further lines are dropped and counted.
 pub const LOG_QUEUE_BYTES_MAX: usize = 256 * 1024;
@@ -32,6 +33,7 @@ struct Inner {
     level: Level,
     stamp: Stamp,
     owner: Option<(u32, u32)>,
+    syslog: Option<Syslog>,
 }
 
 impl Log {
@@ -62,8 +64,14 @@ impl Log {
             level: Level::Info,
             stamp: Stamp::default(),
             owner: None,
+            syslog: None,
         };
         Log { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// Sends every further line to syslog too; `None` ends that.
+    pub fn set_syslog(&self, syslog: Option<Syslog>) {
+        self.lock().syslog = syslog;
     }
 
     /// Drops lines below `level` from now on.
@@ -99,6 +107,9 @@ impl Log {
         let mut inner = self.lock();
         let inner = &mut *inner;
         inner.queue.flush(&inner.sink);
+        if let Some(syslog) = &mut inner.syslog {
+            syslog.flush();
+        }
         inner.say_what_was_lost();
     }
 
@@ -155,6 +166,12 @@ impl Log {
 
 impl Inner {
     fn push(&mut self, level: Level, text: fmt::Arguments<'_>) {
+        if let Some(syslog) = &mut self.syslog {
+            let mut bytes = Vec::new();
+            let _ = write!(Line { bytes: &mut bytes, left: LINE_BYTES_MAX }, "{text}");
+            syslog.send(level, &bytes);
+            syslog.flush();
+        }
         let stamp = self.stamp.at(SystemTime::now());
         self.queue.push(|bytes| {
             let mut line = Line { bytes, left: LINE_BYTES_MAX };

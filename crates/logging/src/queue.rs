@@ -51,8 +51,9 @@ impl Queue {
         }
     }
 
-    /// Writes until the sink takes no more.
-    pub(crate) fn flush(&mut self, sink: &Sink) {
+    /// Writes until the sink takes no more. `false`: it never will.
+    pub(crate) fn flush(&mut self, sink: &Sink) -> bool {
+        let mut is_alive = true;
         while !self.is_empty() {
             let rest = &self.bytes[self.written..];
             let piece = if sink.is_stream() { whole_lines(rest) } else { rest };
@@ -65,6 +66,7 @@ impl Queue {
                     self.dropped += rest.iter().filter(|&&byte| byte == b'\n').count() as u64;
                     self.bytes.clear();
                     self.written = 0;
+                    is_alive = false;
                 }
             }
         }
@@ -75,6 +77,7 @@ impl Queue {
             self.bytes.drain(..self.written);
             self.written = 0;
         }
+        is_alive
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use scoreboard::Counter;
+use logging::access::Writer;
+use scoreboard::{Counter, RequestInHand};
 use shared::contract::Order;
 use shared::exit;
 use sys::Signal;
@@ -13,6 +14,7 @@ use super::Arbiter;
 use crate::fleet::{Departure, Id, Manner};
 use crate::generation::Generation;
 use crate::hooks::{Hook, worker_facts};
+use crate::obituary::End;
 use crate::process::Process;
 
 /// Orphans reaped in one turn, as PID 1 of a container.
@@ -31,6 +33,7 @@ impl Arbiter {
             Err(_) => None,
         };
         let request = self.request_in_hand(process);
+        let held = process.block.and_then(|block| self.scoreboard.block(block)?.request_in_hand());
         let Some(process) = self.processes.remove(&id) else { return };
         let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(0);
         let block = process.block.and_then(|block| self.scoreboard.block(block));
@@ -59,6 +62,9 @@ impl Arbiter {
                 details += &format!(" out_of_memory={is_oom}");
             }
         }
+        if let (Some((_, departure)), Some(held)) = (departure, held) {
+            self.write_obituary(&process, ended, departure, &held);
+        }
         if let Some((_, departure)) = departure {
             self.report_end(&process, ended, departure, &details, &request);
             self.count_exit(&process, ended, departure);
@@ -85,6 +91,29 @@ impl Arbiter {
         }
         self.forget_generations();
         self.announce_boot();
+    }
+
+    /// The request that a worker had in hand when it died has a line in the access log.
+    fn write_obituary(
+        &self,
+        process: &Process,
+        ended: Option<Exit>,
+        departure: Departure,
+        request: &RequestInHand,
+    ) {
+        let end = match (departure, ended) {
+            // It left in order, and wrote its lines itself.
+            (_, Some(Exit::Code(exit::OK))) => return,
+            (Departure::Asked(Manner::Aborting { .. }), _) => End::Silent,
+            (Departure::Asked(Manner::Killed { .. }), _) => End::Killed,
+            _ => End::Died,
+        };
+        let writer = Writer {
+            pid: process.pid().as_raw().unsigned_abs(),
+            worker: process.slot.unwrap_or_default(),
+            generation: u64::from(process.generation),
+        };
+        self.journal.obituaries.write(request, writer, end);
     }
 
     fn report_end(

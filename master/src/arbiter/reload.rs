@@ -114,6 +114,13 @@ impl Arbiter {
         let number = self.last_generation + 1;
         let generation =
             Generation::new(number, loaded, listening).map_err(|error| chain(&error))?;
+        // It must be there, and be theirs, before the new workers want it.
+        let obituaries = &self.journal.obituaries;
+        let opened = obituaries.open(generation.settings()).and_then(|()| {
+            let who = generation.loaded.credentials.as_ref();
+            who.map_or(Ok(()), |who| obituaries.give_to(who.uid, who.gid))
+        });
+        opened.map_err(|error| format!("cannot open the access log: {error}"))?;
         if generation.wants_embedded() {
             self.want_companion();
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::parse;
+use super::{Settings, parse};
 
 /// What becomes of a header field whose name holds an underscore.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +176,43 @@ pub const SYSLOG_FACILITIES: [&str; 24] = [
     "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
     "local5", "local6", "local7",
 ];
+
+/// What is sent to syslog, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyslogPlan {
+    /// Where syslog listens.
+    pub address: String,
+    /// Number of the facility.
+    pub facility: u8,
+    /// Name of the program.
+    pub name: String,
+}
+
+impl Settings {
+    /// How the error log goes to syslog; `None`: not at all.
+    #[must_use]
+    pub fn error_syslog(&self) -> Option<SyslogPlan> {
+        self.syslog.then(|| self.syslog_plan("error"))
+    }
+
+    /// How the access log goes to syslog; `None`: not at all.
+    #[must_use]
+    pub fn access_syslog(&self) -> Option<SyslogPlan> {
+        let wanted = self.syslog && !self.disable_redirect_access_to_syslog;
+        wanted.then(|| self.syslog_plan("access"))
+    }
+
+    fn syslog_plan(&self, log: &str) -> SyslogPlan {
+        let known = SYSLOG_FACILITIES.iter().position(|known| *known == self.syslog_facility);
+        let name = match self.syslog_prefix.as_deref().or(self.proc_name.as_deref()) {
+            Some(prefix) => format!("monoceros.{}.{log}", prefix.replace(':', ".")),
+            None => format!("monoceros.{log}"),
+        };
+        // `user`, if it is none that is known; it was checked when it was read.
+        let facility = known.and_then(|place| u8::try_from(place).ok()).unwrap_or(1);
+        SyslogPlan { address: self.syslog_addr.clone(), facility, name }
+    }
+}
 
 pub(super) fn syslog_facility(slot: &mut String, text: &str) -> Result<(), String> {
     let lower = text.to_ascii_lowercase();
