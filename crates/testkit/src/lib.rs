@@ -9,6 +9,7 @@
 
 mod dir;
 mod endpoint;
+mod haproxy;
 pub mod http;
 pub mod load;
 mod nginx;
@@ -18,6 +19,7 @@ mod server;
 
 pub use dir::TempDir;
 pub use endpoint::{Endpoint, Stream};
+pub use haproxy::Haproxy;
 pub use load::{Load, Mode, Report, Running};
 pub use nginx::Nginx;
 pub use postgres::{Postgres, Shutdown};

@@ -161,8 +161,10 @@ fn put_value(
             Some(method) => {
                 escape(out, &method);
                 for part in [What::Target, What::Protocol] {
-                    out.push(b' ');
-                    escape(out, cut(&subject.part(part).unwrap_or_default()));
+                    if let Some(part) = subject.part(part) {
+                        out.push(b' ');
+                        escape(out, cut(&part));
+                    }
                 }
                 true
             }
