@@ -11,6 +11,7 @@ mod companion;
 mod departure;
 mod facts;
 mod hear;
+mod keep;
 mod manager;
 mod reload;
 mod stop;
@@ -122,6 +123,7 @@ impl Arbiter {
             self.tend_admin();
             self.tend_upgrade();
             self.hooks.tend();
+            self.tend_store();
             self.sample_queues(Instant::now());
             self.publish();
             if let Some(code) = self.is_over() {

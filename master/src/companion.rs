@@ -36,10 +36,14 @@ pub fn embedded_postgres(mut args: impl Iterator<Item = OsString>) -> i32 {
         socket_group,
         lifeline: passed(contract::LIFELINE),
         notify_socket: env::var_os(contract::NOTIFY_SOCKET),
-        log: Box::new(move |level, line| match level {
-            Level::Info => journal.info(line),
-            Level::Warning => journal.warning(line),
-            Level::Error => journal.error(line),
+        log: Box::new(move |level, line| {
+            // It takes no USR1 and says little: looking for a rotated file before each line is cheap.
+            journal.reopen();
+            match level {
+                Level::Info => journal.info(line),
+                Level::Warning => journal.warning(line),
+                Level::Error => journal.error(line),
+            }
         }),
     })
 }

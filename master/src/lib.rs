@@ -23,4 +23,5 @@ pub mod oom;
 pub mod pidfile;
 pub mod proc;
 pub mod process;
+pub mod store;
 pub mod wear;

@@ -60,7 +60,13 @@ fn serve<S: 'static>(
     crate::panics::install_hook();
     block.start(pid);
     let log = Log::open(&settings).counted_in(block);
-    log.info(format_args!("Booting worker with pid: {pid}"));
+    let booting = format_args!("Booting worker with pid: {pid}");
+    // A master says so too, and more with it.
+    if own.is_some() {
+        log.info(booting)
+    } else {
+        log.debug(booting)
+    }
     // Each connection is a descriptor; what the system denies shows when there is none left.
     let _ = sys::limits::raise_open_files();
     let name = settings.proc_name.as_deref().unwrap_or("monoceros");

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Signal, begin_with, bundled, example, start, until};
 use shared::contract::Order;
+use shared::settings::LogLevel;
 use sys::pidfd::Exit;
 
 #[test]
 fn a_worker_says_when_it_comes_and_goes() {
-    let mut worker = start(bundled(), |_| ());
+    // Under a master, whose own line says more, its first words are for developers.
+    let mut worker = start(bundled(), |settings| settings.loglevel = LogLevel::Debug);
     let pid = worker.pid();
-    assert!(worker.log().contains(&format!("[{pid}] [INFO] Booting worker with pid: {pid}")));
+    assert!(worker.log().contains(&format!("[{pid}] [DEBUG] Booting worker with pid: {pid}")));
     worker.signal(Signal::SIGTERM);
     assert_eq!(worker.wait(), Exit::Code(0));
     assert!(worker.log().contains(&format!("[{pid}] [INFO] Worker exiting (pid: {pid})")));
@@ -223,8 +225,10 @@ fn the_log_is_opened_again_for_rotation() {
         std::env::temp_dir().join(format!("monoceros-worker-log-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let (path, old) = (directory.join("error.log"), directory.join("error.log.1"));
-    let mut worker =
-        start(bundled(), |settings| settings.errorlog = Some(path.to_str().unwrap().to_owned()));
+    let mut worker = start(bundled(), |settings| {
+        settings.errorlog = Some(path.to_str().unwrap().to_owned());
+        settings.loglevel = LogLevel::Debug;
+    });
     std::fs::rename(&path, &old).unwrap();
     worker.signal(Signal::SIGUSR1);
     until(|| path.exists(), || "the log was not opened again".to_owned());

@@ -54,6 +54,8 @@ pub(super) struct Admin {
     failures: u32,
     /// Listeners that an old master passed, until they are opened from here.
     passed: Vec<Rc<Listening>>,
+    /// Listeners that somebody outside opened for it; `admin_bind` is not used then.
+    inherited: Vec<Rc<Listening>>,
     /// Whether a new master has taken over, so that what this one does is no longer what the server does.
     pub(super) is_left_to_successor: bool,
 }
@@ -91,6 +93,8 @@ struct Plan {
 impl Admin {
     pub(super) fn new(passed: Vec<Rc<Listening>>, now: Instant) -> Admin {
         let state = State::Absent { retry_at: now };
+        let (inherited, passed) =
+            passed.into_iter().partition(|listening| listening.address().is_none());
         Admin {
             plan: None,
             state,
@@ -98,6 +102,7 @@ impl Admin {
             leaving: Vec::new(),
             failures: 0,
             passed,
+            inherited,
             is_left_to_successor: false,
         }
     }
@@ -133,8 +138,12 @@ impl Plan {
         settings: &Settings,
         master: Option<&Path>,
         as_who: Option<&Credentials>,
+        inherited: &[Rc<Listening>],
     ) -> Option<Plan> {
-        if settings.admin_bind.is_empty() && settings.statsd_host.is_none() {
+        let is_wanted = !inherited.is_empty()
+            || !settings.admin_bind.is_empty()
+            || settings.statsd_host.is_some();
+        if !is_wanted {
             return None;
         }
         let program = master.and_then(Path::parent)?.join(PROGRAM);
@@ -145,7 +154,7 @@ impl Plan {
             program,
             settings: settings_of_its_own(settings),
             addresses,
-            listening: Vec::new(),
+            listening: inherited.to_vec(),
             sealed: None,
             credentials: as_who.cloned(),
         })
@@ -195,7 +204,8 @@ impl Arbiter {
     /// Takes over what `settings` want of it.
     pub(super) fn want_admin(&mut self, settings: &Settings, as_who: Option<&Credentials>) {
         let now = self.now();
-        let wanted = Plan::of(settings, self.invocation.program.as_deref(), as_who);
+        let program = self.invocation.program.as_deref();
+        let wanted = Plan::of(settings, program, as_who, &self.admin.inherited);
         match (wanted, &self.admin.plan) {
             // Open and read by nobody would be worse than closed.
             (None, None) => self.admin.passed.clear(),

@@ -31,6 +31,7 @@ use crate::journal::Journal;
 use crate::oom::OomKills;
 use crate::pidfile::{PidFile, PidFileError};
 use crate::process::Environment;
+use crate::store;
 
 /// Time for hooks to be gone after they were killed.
 pub(super) const HOOKS_END_MAX: Duration = Duration::from_secs(1);
@@ -83,18 +84,27 @@ impl Arbiter {
         let mut hooks = Hooks::new(journal.clone(), environment.clone());
         hooks.call(&settings, Hook::OnStarting, &[]);
         hooks.run_to_end(settings.hook_timeout + HOOKS_END_MAX);
-        let is_bind_given =
-            loaded.resolved.value("bind").is_some_and(|bind| bind.place != Place::Default);
-        if !inherited.is_empty() && is_bind_given {
-            journal.warning("bind is not used: listeners were inherited (LISTEN_FDS)");
+        let found = store::sort(inherited);
+        for (name, fds) in [("bind", &found.http), ("admin_bind", &found.admin)] {
+            let is_given =
+                loaded.resolved.value(name).is_some_and(|value| value.place != Place::Default);
+            if !fds.is_empty() && is_given {
+                journal
+                    .warning(&format!("{name} is not used: listeners were inherited (LISTEN_FDS)"));
+            }
         }
-        let (passed, passed_to_admin, peer) = match handover {
+        let (passed, mut passed_to_admin, peer) = match handover {
             Some(Handover { link, listening, admin }) => {
                 (listening, admin, Some(Peer::predecessor(link)))
             }
-            None => (Vec::new(), Vec::new(), None),
+            None => (found.stored, found.stored_for_admin, None),
         };
-        let opened = open(&loaded, inherited, &passed)
+        let opened = Listening::adopt(found.admin)
+            .map_err(OpenError::Inherit)
+            .and_then(|inherited| {
+                passed_to_admin.extend(inherited);
+                open(&loaded, found.http, &passed)
+            })
             .and_then(|listening| Generation::new(0, loaded, listening));
         let generation = match opened {
             Ok(generation) => generation,
@@ -109,6 +119,7 @@ impl Arbiter {
         let scoreboard =
             Scoreboard::create(PROCESSES_MAX).map_err(system("cannot make the scoreboard"))?;
         let mut manager = Manager::from_env(&journal);
+        manager.has_kept(found.names);
         if peer.is_some() {
             manager.fall_silent();
         }
@@ -218,10 +229,10 @@ fn somaxconn() -> Option<u32> {
 }
 
 /// Opens the listeners of the first generation: inherited ones, or else those of the settings, as far as they were not
-/// `passed` by an old master.
+/// `passed` by an old master or kept by the service manager.
 fn open(
     loaded: &Loaded,
-    inherited: Vec<Inherited>,
+    inherited: Vec<OwnedFd>,
     passed: &[Rc<Listening>],
 ) -> Result<Vec<Rc<Listening>>, OpenError> {
     if passed.iter().any(|listening| listening.address().is_none()) {
@@ -229,8 +240,7 @@ fn open(
         return Ok(passed.to_vec());
     }
     if !inherited.is_empty() {
-        let fds: Vec<OwnedFd> = inherited.into_iter().map(|inherited| inherited.fd).collect();
-        return Listening::adopt(fds).map_err(OpenError::Inherit);
+        return Listening::adopt(inherited).map_err(OpenError::Inherit);
     }
     let shards = shards(loaded);
     Ok(Listening::open(&loaded.addresses, passed, shards, &bind_options(loaded))?)

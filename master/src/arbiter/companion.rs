@@ -41,8 +41,8 @@ enum State {
     Booting { id: Id, deadline: Instant },
     /// At work.
     Ready { id: Id, since: Instant },
-    /// Told to go; killed at `deadline`.
-    Leaving { id: Id, deadline: Instant },
+    /// To go; killed at `deadline`. Asked, or killed already because it did not get ready.
+    Leaving { id: Id, deadline: Instant, is_asked: bool },
     /// Gone for good.
     Gone,
 }
@@ -70,12 +70,19 @@ impl Arbiter {
     /// Spawns, kills and lets go as its state and the time demand.
     pub(super) fn tend_companion(&mut self) {
         let now = self.now();
+        // Until its last worker is gone: a drain may still need the database. A stop sends it away by itself.
+        let is_wanted =
+            self.stop.is_some() || self.generations.values().any(|g| g.wants_embedded());
         let Some(companion) = &self.companion else { return };
         match companion.state {
+            State::Absent { .. } | State::Gone if !is_wanted => self.companion = None,
+            State::Booting { id, .. } | State::Ready { id, .. } if !is_wanted => {
+                self.send_companion_away(id);
+            }
             State::Absent { retry_at } if retry_at <= now && self.stop.is_none() => {
                 self.spawn_companion(now)
             }
-            State::Booting { id, deadline } | State::Leaving { id, deadline }
+            State::Booting { id, deadline } | State::Leaving { id, deadline, .. }
                 if deadline <= now =>
             {
                 if let Some(process) = self.processes.get(&id) {
@@ -86,7 +93,8 @@ impl Arbiter {
                     process.signal(Signal::SIGKILL);
                 }
                 // Asked again when it hangs in the kernel; nobody waits for it meanwhile but a stop.
-                self.set_companion(State::Leaving { id, deadline: now + STOP_MAX });
+                let is_asked = matches!(companion.state, State::Leaving { is_asked: true, .. });
+                self.set_companion(State::Leaving { id, deadline: now + STOP_MAX, is_asked });
             }
             _ => (),
         }
@@ -170,8 +178,11 @@ impl Arbiter {
             process.status.as_ref().map(|status| format!(" reason={status:?}")).unwrap_or_default();
         let pid = process.pid();
         match companion.state {
-            State::Leaving { id: known, .. } if known == id && self.stop.is_some() => {
-                companion.state = State::Gone;
+            State::Leaving { id: known, is_asked: true, .. } if known == id => {
+                // Should it be wanted again by now, it begins anew.
+                let is_over = self.stop.is_some();
+                companion.state =
+                    if is_over { State::Gone } else { State::Absent { retry_at: now } };
                 self.journal.info(&format!("Companion exited pid={pid} {how}"));
             }
             State::Booting { id: known, .. }
@@ -209,18 +220,22 @@ impl Arbiter {
         }
     }
 
+    fn send_companion_away(&mut self, id: Id) {
+        if let Some(process) = self.processes.get(&id) {
+            process.signal(Signal::SIGTERM);
+        }
+        let deadline = self.now() + STOP_MAX;
+        self.set_companion(State::Leaving { id, deadline, is_asked: true });
+    }
+
     /// At a stop, when all workers are gone: sends the companion after them; whether it has left.
     pub(super) fn companion_has_left(&mut self) -> bool {
-        let now = self.now();
-        let Some(companion) = &mut self.companion else { return true };
+        let Some(companion) = &self.companion else { return true };
         match companion.state {
             State::Absent { .. } | State::Gone => true,
             State::Leaving { .. } => false,
             State::Booting { id, .. } | State::Ready { id, .. } => {
-                if let Some(process) = self.processes.get(&id) {
-                    process.signal(Signal::SIGTERM);
-                }
-                companion.state = State::Leaving { id, deadline: now + STOP_MAX };
+                self.send_companion_away(id);
                 false
             }
         }

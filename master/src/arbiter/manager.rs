@@ -1,7 +1,10 @@
 //! The service manager: what systemd is told, if it started us.
 
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use net::Listener;
 use net::notify::Notifier;
 
 use crate::journal::Journal;
@@ -14,10 +17,17 @@ pub(super) struct Manager {
     watchdog: Option<(Duration, Instant)>,
     /// Another master is the one that it listens to.
     is_silent: bool,
+    /// Descriptors that it keeps for us at most; 0: it keeps none.
+    store_max: usize,
+    /// Names of what it keeps, with the number of descriptors.
+    stored: BTreeMap<String, usize>,
 }
 
 /// The watchdog is fed this many times in its interval.
 const FEEDS_PER_INTERVAL: u32 = 3;
+
+/// The variable in which systemd (254 and later, or the unit itself) says how many descriptors it keeps.
+const STORE: &str = "FDSTORE";
 
 impl Manager {
     /// Finds the manager in the environment.
@@ -34,7 +44,51 @@ impl Manager {
             notifier,
             watchdog: interval.map(|interval| (interval / FEEDS_PER_INTERVAL, Instant::now())),
             is_silent: false,
+            store_max: number(STORE).and_then(|max| usize::try_from(max).ok()).unwrap_or(0),
+            stored: BTreeMap::new(),
         }
+    }
+
+    /// Takes note of what it kept from an earlier life: names, each as often as there are descriptors.
+    pub(super) fn has_kept(&mut self, names: Vec<String>) {
+        for name in names {
+            *self.stored.entry(name).or_default() += 1;
+        }
+    }
+
+    /// Whether it keeps descriptors for us, and listens to us.
+    pub(super) fn has_store(&self) -> bool {
+        0 < self.store_max && self.notifier.is_some() && !self.is_silent
+    }
+
+    pub(super) fn has_stored(&self, name: &str) -> bool {
+        self.stored.contains_key(name)
+    }
+
+    /// Has it keep these under `name`: all of them, or none when they do not fit.
+    pub(super) fn store(&mut self, name: &str, shards: &[Listener]) {
+        let Some(notifier) = self.notifier.as_ref().filter(|_| !self.stored.contains_key(name))
+        else {
+            return;
+        };
+        if self.store_max < self.stored.values().sum::<usize>() + shards.len() {
+            return;
+        }
+        let fds: Vec<BorrowedFd<'_>> = shards.iter().map(AsFd::as_fd).collect();
+        // FDPOLL: a listener never hangs up, and asking would cost systemd a wake-up per connection.
+        let message = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
+        // Else its queue is full, and the next turn tries again.
+        if notifier.send_with_fds(&message, &fds).is_ok() {
+            self.stored.insert(name.to_owned(), shards.len());
+        }
+    }
+
+    /// Has it forget what is not wanted.
+    pub(super) fn remove_from_store(&mut self, is_wanted: impl Fn(&str) -> bool) {
+        let Some(notifier) = &self.notifier else { return };
+        self.stored.retain(|name, _| {
+            is_wanted(name) || notifier.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}")).is_err()
+        });
     }
 
     /// Says nothing from now on: another master does.

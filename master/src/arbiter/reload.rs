@@ -239,7 +239,7 @@ impl Arbiter {
     }
 
     pub(super) fn close_listening(&self, listening: Listening, address: &str) {
-        if listening.is_inherited() || self.shares_listeners {
+        if self.is_held_outside(&listening) || self.shares_listeners {
             return;
         }
         if let Err(error) = listening.group.close_and_unlink() {

@@ -56,9 +56,7 @@ impl Arbiter {
         } else if delay.is_zero() {
             self.settle(now);
         } else {
-            for process in self.processes.values() {
-                process.order(Order::SayClose);
-            }
+            self.say_close();
             self.fleet.stage = Stage::SayingClose { until: now + delay };
         }
     }
@@ -113,13 +111,21 @@ impl Arbiter {
         (delay, delay + settle + self.fleet.limits.graceful_timeout)
     }
 
+    /// From now on every response says `Connection: close`.
+    fn say_close(&self) {
+        for process in self.processes.values() {
+            process.order(Order::SayClose);
+        }
+    }
+
     /// Turns new connections away, if nobody else could take them, and lets begun ones arrive.
     pub(super) fn settle(&mut self, now: Instant) {
+        self.say_close();
         let settle_time = self.generation().map_or(Duration::ZERO, |g| g.settings().settle_time);
         let mut any = false;
         for listening in self.generations.values().flat_map(|generation| &generation.listening) {
             // The filter is on the socket: whoever else holds it would be deaf with us.
-            if listening.is_inherited() || settle_time.is_zero() {
+            if self.is_held_outside(listening) || settle_time.is_zero() {
                 continue;
             }
             match listening.group.refuse_new() {
