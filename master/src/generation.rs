@@ -194,6 +194,22 @@ impl OpenError {
     }
 }
 
+impl OpenError {
+    /// The error in one line, and who is in the way as far as that can be seen.
+    #[must_use]
+    pub fn explained(&self) -> String {
+        let mut line = crate::arbiter::chain(self);
+        if let OpenError::Bind(error) = self {
+            let holders: Vec<String> =
+                error.holders().into_iter().map(|(pid, name)| format!("{pid}({name})")).collect();
+            if !holders.is_empty() {
+                line += &format!(" held_by={}", holders.join(","));
+            }
+        }
+        line
+    }
+}
+
 impl From<BindError> for OpenError {
     fn from(error: BindError) -> OpenError {
         OpenError::Bind(error)

@@ -94,7 +94,7 @@ fn start(
             arbiter.run()
         }
         Err(error) => {
-            journal.error(&chain(&error));
+            journal.error(&error.explained());
             journal.flush();
             error.exit_code()
         }

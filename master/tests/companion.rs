@@ -14,8 +14,8 @@ fn embedded_database_lives_beside_the_workers() {
     }
     let folder = Folder::new();
     let state = folder.path("state");
-    let args = ["--database", "embedded", "--database-directory", state.to_str().unwrap()];
-    let mut server = Server::start_in(folder, &args);
+    folder.write("monoceros.toml", "database = \"embedded\"\n");
+    let mut server = Server::start_in(folder, &["--database-directory", state.to_str().unwrap()]);
     server.expect("Companion (pid:");
     server.expect("atabase");
     server.expect("left behind");
@@ -39,6 +39,17 @@ fn embedded_database_lives_beside_the_workers() {
             .filter(|worker| worker.as_raw() != pid)
             .all(|worker| server.workers().contains(worker))
     );
+
+    // A reload without it sends it away, and one with it brings it back.
+    server.folder.write("monoceros.toml", "");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Companion exited");
+    assert!(!state.join("postgresql/data/postmaster.pid").exists());
+    get(&server.address(), "/json").unwrap();
+    server.folder.write("monoceros.toml", "database = \"embedded\"\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_lines("Companion ready", 3);
+    server.wait_until("the database once more", || get(&server.address(), "/db").is_ok());
 
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(), Some(0), "{}", server.log());

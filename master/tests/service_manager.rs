@@ -19,6 +19,10 @@ struct Manager {
 
 impl Manager {
     fn start(args: &[&str]) -> (Manager, Server) {
+        Manager::start_with(args, &[])
+    }
+
+    fn start_with(args: &[&str], variables: &[(&str, &str)]) -> (Manager, Server) {
         let folder = Folder::new();
         let path = folder.path("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -28,6 +32,7 @@ impl Manager {
         all.extend(args);
         let mut master = command(&folder, &all);
         master.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+        master.envs(variables.iter().copied());
         let child = master.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         (Manager { socket, told: RefCell::new(Vec::new()) }, Server::adopt(child, folder))
     }
@@ -107,4 +112,32 @@ fn an_upgrade_names_the_new_main_process_before_that_one_speaks() {
     server.wait_until("STOPPING", || manager.count("STOPPING=1\n") == 1);
     server.wait_until("the end", || !server.folder.path("m.pid").exists());
     server.check_log();
+}
+
+#[test]
+fn every_listener_is_stored_and_retired_ones_are_removed() {
+    let (manager, server) = Manager::start_with(&["--workers", "2"], &[("FDSTORE", "5")]);
+    server.wait_until("READY", || manager.count("READY=1\n") == 1);
+    assert_eq!(manager.count("FDSTORE=1\n"), 1);
+    let stored = manager.message("FDSTORE=1\n");
+    // Two sockets of one address, in one message. That they come with it is seen by a real systemd.
+    assert_eq!(stored, "FDSTORE=1\nFDNAME=stored.http.0-0.127.0.0.1%3A0\nFDPOLL=0");
+    server.folder.write("monoceros.toml", "admin_bind = \"127.0.0.1:0\"\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_until("the admin's", || manager.count("FDSTORE=1\nFDNAME=stored.admin.") == 1);
+    server.folder.write("monoceros.toml", "");
+    server.signal(Signal::SIGHUP);
+    server.wait_until("its removal", || {
+        manager.count("FDSTOREREMOVE=1\nFDNAME=stored.admin.0-0.127.0.0.1%3A0") == 1
+    });
+    assert_eq!(manager.count("FDSTORE=1\n"), 2, "nothing is stored twice");
+    server.stop();
+}
+
+#[test]
+fn a_manager_that_keeps_nothing_is_sent_nothing() {
+    let (manager, server) = Manager::start(&[]);
+    server.wait_until("READY", || manager.count("READY=1\n") == 1);
+    assert_eq!(manager.count("FDSTORE"), 0);
+    server.stop();
 }

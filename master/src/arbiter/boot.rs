@@ -262,6 +262,15 @@ pub(super) fn bind_options(loaded: &Loaded) -> BindOptions {
 }
 
 impl StartError {
+    /// The error in one line, and who is in the way as far as that can be seen.
+    #[must_use]
+    pub fn explained(&self) -> String {
+        match self {
+            StartError::Open(error) => error.explained(),
+            error => super::chain(error),
+        }
+    }
+
     /// The exit code.
     #[must_use]
     pub fn exit_code(&self) -> i32 {

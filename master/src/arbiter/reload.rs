@@ -109,7 +109,7 @@ impl Arbiter {
         } else {
             let options = bind_options(&loaded);
             Listening::open(&loaded.addresses, &current.listening, shards(&loaded), &options)
-                .map_err(|error| chain(&crate::generation::OpenError::from(error)))?
+                .map_err(|error| crate::generation::OpenError::from(error).explained())?
         };
         let number = self.last_generation + 1;
         let generation =
