@@ -103,7 +103,7 @@ impl Entry {
         };
         let (device, inode) = parts.next()?.split_once('-')?;
         let path = (device.parse().ok()?, inode.parse().ok()?);
-        let address = decode(parts.next()?)?.parse().ok()?;
+        let address = decode(parts.next()?).filter(|address| !address.is_empty())?.parse().ok()?;
         Some(Entry { is_admin, address, path: (path != (0, 0)).then_some(path) })
     }
 
