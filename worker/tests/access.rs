@@ -256,3 +256,33 @@ fn a_log_that_cannot_be_opened_is_reported_and_done_without() {
     worker.await_log("Cannot open the access log");
     assert!(!Path::new("/nonexistent").exists());
 }
+
+#[test]
+fn both_logs_go_to_syslog_when_asked_to() {
+    let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    let worker = start(example("features"), |settings| {
+        settings.syslog = true;
+        settings.syslog_addr = format!("udp://{}", receiver.local_addr().unwrap());
+        settings.syslog_facility = "local1".into();
+        settings.syslog_prefix = Some("shop".into());
+        settings.access_log_format = "%(r)s %(s)s".into();
+    });
+    worker.get("/hello/a").expect(200);
+    let pid = worker.pid();
+    // local1 is 17, informational 6.
+    let wanted = [
+        format!("<142>monoceros.shop.error[{pid}]: Booting worker with pid: {pid}"),
+        format!("<142>monoceros.shop.access[{pid}]: GET /hello/a HTTP/1.1 200"),
+    ];
+    for want in wanted {
+        let mut bytes = [0; 1000];
+        loop {
+            let count = receiver.recv(&mut bytes).unwrap();
+            if std::str::from_utf8(&bytes[..count]).unwrap() == want {
+                break;
+            }
+        }
+    }
+    worker.stop();
+}

@@ -28,11 +28,14 @@ fn every_test_that_the_page_names_is_there() {
                     "docs/http.md names `{name}`, but there is no {path}"
                 );
             }
-            ("http1" | "router" | "worker", Some((file, test)))
+            ("http1" | "net" | "router" | "worker" | "master", Some((file, test)))
                 if is_name(file) && file != "FILE" =>
             {
-                let folder =
-                    if kind == "worker" { kind.to_owned() } else { format!("crates/{kind}") };
+                let folder = if matches!(kind, "worker" | "master") {
+                    kind.to_owned()
+                } else {
+                    format!("crates/{kind}")
+                };
                 let path = format!("{folder}/tests/{file}.rs");
                 let text = fs::read_to_string(root.join(&path)).unwrap_or_default();
                 assert!(
