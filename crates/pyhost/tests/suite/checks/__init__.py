@@ -1,0 +1,1 @@
+"""The checks: each file holds its applications and what is asked of them."""
