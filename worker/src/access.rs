@@ -68,8 +68,6 @@ pub(crate) struct Answered {
     pub(crate) reason: &'static str,
     /// Number of its route.
     pub(crate) route: u16,
-    /// `CLOCK_MONOTONIC` in nanoseconds.
-    pub(crate) at: u64,
 }
 
 /// The access log.
@@ -150,9 +148,14 @@ impl AccessLog {
         }
     }
 
-    /// Writes the lines of all that were answered.
-    pub(crate) fn write(&mut self, ledger: &mut Option<Box<Ledger>>, service: &dyn Service) {
-        self.write_some(ledger, service, None);
+    /// Writes the lines of all that were answered; `now` is `CLOCK_MONOTONIC` in nanoseconds.
+    pub(crate) fn write(
+        &mut self,
+        ledger: &mut Option<Box<Ledger>>,
+        service: &dyn Service,
+        now: u64,
+    ) {
+        self.write_some(ledger, service, None, now);
     }
 
     /// Writes the lines of all, for the connection is lost: `lost` is what to say of those that were not answered. An
@@ -162,8 +165,9 @@ impl AccessLog {
         ledger: &mut Option<Box<Ledger>>,
         service: &dyn Service,
         lost: Answered,
+        now: u64,
     ) {
-        self.write_some(ledger, service, Some(lost));
+        self.write_some(ledger, service, Some(lost), now);
     }
 
     fn write_some(
@@ -171,6 +175,7 @@ impl AccessLog {
         slot: &mut Option<Box<Ledger>>,
         service: &dyn Service,
         lost: Option<Answered>,
+        now: u64,
     ) {
         let Some(ledger) = slot else { return };
         if !self.is_timed {
@@ -194,7 +199,7 @@ impl AccessLog {
                 status: answer.status,
                 sent: answer.sent,
                 received: entry.received,
-                nanoseconds: answer.at.saturating_sub(entry.since),
+                nanoseconds: now.saturating_sub(entry.since),
                 reason: answer.reason,
                 route: if answer.route == 0 { "" } else { service.pattern(answer.route) },
             };

@@ -377,10 +377,10 @@ impl Connection {
             let before = std::mem::discriminant(&self.state);
             self.pump(core);
             self.flush(core);
+            core.settle();
             if self.output_left() == 0 {
                 self.write_records(core);
             }
-            core.settle();
             // Room in the output lets pipelined requests go on; a closed side leaves the other to be read.
             let is_freed = was_held_up && self.output_left() < OUTPUT_HIGH_BYTES;
             if !is_freed && before == std::mem::discriminant(&self.state) {

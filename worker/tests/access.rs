@@ -271,18 +271,16 @@ fn both_logs_go_to_syslog_when_asked_to() {
     worker.get("/hello/a").expect(200);
     let pid = worker.pid();
     // local1 is 17, informational 6.
-    let wanted = [
-        format!("<142>monoceros.shop.error[{pid}]: Booting worker with pid: {pid}"),
-        format!("<142>monoceros.shop.access[{pid}]: GET /hello/a HTTP/1.1 200"),
-    ];
-    for want in wanted {
+    let want = |text: &str| {
         let mut bytes = [0; 1000];
         loop {
             let count = receiver.recv(&mut bytes).unwrap();
-            if std::str::from_utf8(&bytes[..count]).unwrap() == want {
+            if std::str::from_utf8(&bytes[..count]).unwrap() == text {
                 break;
             }
         }
-    }
+    };
+    want(&format!("<142>monoceros.shop.access[{pid}]: GET /hello/a HTTP/1.1 200"));
     worker.stop();
+    want(&format!("<142>monoceros.shop.error[{pid}]: Worker exiting (pid: {pid})"));
 }

@@ -95,7 +95,7 @@ impl Connection {
         route: u16,
     ) {
         if let Some(ledger) = &mut self.ledger {
-            ledger.answer(Answered { status, sent, reason, route, at: sys::clock::monotonic() });
+            ledger.answer(Answered { status, sent, reason, route });
         }
     }
 
@@ -125,20 +125,14 @@ impl Connection {
         let body =
             sent.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| sent.len() - at - 4);
         access.note_fields(ledger, |_| None);
-        ledger.answer(Answered {
-            status,
-            sent: body as u64,
-            reason,
-            route: 0,
-            at: sys::clock::monotonic(),
-        });
+        ledger.answer(Answered { status, sent: body as u64, reason, route: 0 });
     }
 
     /// The kernel has taken everything: writes the lines.
     #[inline]
     pub(super) fn write_records(&mut self, core: &mut Core) {
         if let (Some(_), Some(access)) = (&self.ledger, &mut core.access) {
-            access.write(&mut self.ledger, &*core.service);
+            access.write(&mut self.ledger, &*core.service, core.tick);
         }
     }
 
@@ -168,8 +162,7 @@ impl Connection {
         let input = std::mem::take(&mut self.input);
         self.record_raw(&input, core);
         if let Some(ledger) = &mut self.ledger {
-            let at = sys::clock::monotonic();
-            ledger.answer(Answered { status, sent: 0, reason, route: 0, at });
+            ledger.answer(Answered { status, sent: 0, reason, route: 0 });
         }
     }
 
@@ -185,8 +178,8 @@ impl Connection {
         if self.ledger.is_some()
             && let Some(access) = &mut core.access
         {
-            let lost = Answered { status, sent: 0, reason, route: 0, at: sys::clock::monotonic() };
-            access.write_lost(&mut self.ledger, &*core.service, lost);
+            let lost = Answered { status, sent: 0, reason, route: 0 };
+            access.write_lost(&mut self.ledger, &*core.service, lost, sys::clock::monotonic());
         }
     }
 }
@@ -214,7 +207,12 @@ impl Subject for Seen<'_> {
                 Peer::Ip(address) => Cow::Owned(address.port().to_string().into_bytes()),
                 Peer::Unix => return None,
             },
-            What::Client => Cow::Owned(self.via.client(head)?.to_string().into_bytes()),
+            What::Client => match (self.via.client(head)?, self.via.peer) {
+                (client, Peer::Ip(address)) if client == address.ip() => {
+                    return peer(self.peer_text);
+                }
+                (client, _) => Cow::Owned(client.to_string().into_bytes()),
+            },
             What::Method => Cow::Borrowed(head.method().as_str().as_bytes()),
             What::Target => Cow::Borrowed(head.target()),
             What::Path => Cow::Borrowed(head.path()),
