@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 use shared::settings::Settings;
 
+use crate::python;
+
 /// Name of the bundled application's program, looked for beside the master's own.
 const BUNDLED: &str = "worker";
 
@@ -22,6 +24,9 @@ pub struct App {
     ///
     /// Such a program gets one listener per address, and need not say READY=1.
     pub is_foreign: bool,
+    /// Whether it is a Python application: its workers share one listener per address, for each takes one request at a
+    /// time, and nobody waits behind a busy one.
+    pub is_python: bool,
 }
 
 /// Why APP cannot be run.
@@ -33,8 +38,13 @@ pub enum AppError {
     NoProgram(PathBuf),
     /// Not a path and not in `PATH`.
     NotFound(String),
-    /// `module:callable`.
-    Python(String),
+    /// The interpreter lacks the package that hosts applications.
+    NoPackage {
+        /// The interpreter.
+        python: PathBuf,
+        /// What it said.
+        why: String,
+    },
     /// The master does not know where its own program lies, so it cannot find the one beside it.
     NoBundled,
 }
@@ -60,24 +70,46 @@ impl App {
                     .ok_or_else(|| AppError::NotFound(name.clone()))?;
                 let program = directory.join(program);
                 check(&program)?;
-                Ok(App { program, args: settings.command.clone(), is_foreign: true })
+                Ok(App {
+                    program,
+                    args: settings.command.clone(),
+                    is_foreign: true,
+                    is_python: false,
+                })
             }
             (Some(app), []) => {
                 let path = directory.join(app);
                 // gunicorn's users write `module:callable`, or `module` alone; a program has a slash or is a file here.
                 if !app.contains('/') && !path.is_file() {
-                    return Err(AppError::Python(app.to_owned()));
+                    return App::python(app, settings, directory, own_program);
                 }
                 check(&path)?;
-                Ok(App { program: path, args: vec![app.to_owned()], is_foreign: false })
+                let args = vec![app.to_owned()];
+                Ok(App { program: path, args, is_foreign: false, is_python: false })
             }
             (None, []) => {
                 let folder = own_program.and_then(Path::parent).ok_or(AppError::NoBundled)?;
                 let program = folder.join(BUNDLED);
                 check(&program)?;
-                Ok(App { program, args: vec![BUNDLED.to_owned()], is_foreign: false })
+                let args = vec![BUNDLED.to_owned()];
+                Ok(App { program, args, is_foreign: false, is_python: false })
             }
         }
+    }
+
+    /// `module:callable`, in the interpreter that `settings` ask for.
+    fn python(
+        app: &str,
+        settings: &Settings,
+        directory: &Path,
+        own_program: Option<&Path>,
+    ) -> Result<App, AppError> {
+        let program = python::interpreter(settings.python.as_deref(), directory, own_program)?;
+        check(&program)?;
+        python::check_package(&program)?;
+        let name = program.to_string_lossy().into_owned();
+        let args = [&name, "-m", "monoceros", app].map(str::to_owned).to_vec();
+        Ok(App { program, args, is_foreign: false, is_python: true })
     }
 
     /// The name for logs and process titles.
@@ -107,11 +139,14 @@ impl fmt::Display for AppError {
                 write!(f, "{}: no such program, or not executable", path.display())
             }
             AppError::NotFound(name) => write!(f, "{name}: no such program in PATH"),
-            AppError::Python(app) => write!(
-                f,
-                "{app}: Python applications cannot be hosted yet, and there is no program of that name; \
-                 a program is given as a path (./{app}), any other command after --"
-            ),
+            AppError::NoPackage { python, why } => {
+                let python = python.display();
+                write!(
+                    f,
+                    "{python} cannot host Python applications: {why}. Install the package with \
+                     `{python} -m pip install monoceros`, or name another interpreter with --python"
+                )
+            }
             AppError::NoBundled => {
                 f.write_str("cannot tell where this program lies; name the application by its path")
             }
@@ -135,10 +170,16 @@ mod tests {
         let app = App::find(&settings(Some("/bin/sh"), &[]), Path::new("/"), None).unwrap();
         assert!(!app.is_foreign && app.args == ["/bin/sh"], "{app:?}");
         for python in ["app:app", "package.module:create()", "wsgi"] {
+            let settings =
+                Settings { python: Some("/bin/no-python".into()), ..settings(Some(python), &[]) };
             assert_eq!(
-                App::find(&settings(Some(python), &[]), Path::new("/"), None),
-                Err(AppError::Python(python.into()))
+                App::find(&settings, Path::new("/"), None),
+                Err(AppError::NoProgram("/bin/no-python".into()))
             );
+            // Any other program lacks the package, and the message says what to do.
+            let settings = Settings { python: Some("/bin/false".into()), ..settings };
+            let error = App::find(&settings, Path::new("/"), None).unwrap_err().to_string();
+            assert!(error.contains("/bin/false -m pip install monoceros"), "{error}");
         }
         let missing = App::find(&settings(Some("./nowhere"), &[]), Path::new("/"), None);
         assert_eq!(missing, Err(AppError::NoProgram("/./nowhere".into())));

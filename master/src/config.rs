@@ -115,7 +115,7 @@ impl Invocation {
         );
 
         match settings::resolve(&outside.around(in_file)) {
-            Ok(resolved) => {
+            Ok(mut resolved) => {
                 let addresses = check_addresses(&resolved, &mut problems);
                 let app = App::find(&resolved.settings, &directory, self.program.as_deref())
                     .map_err(|error| {
@@ -126,6 +126,9 @@ impl Invocation {
                         problems.push(problem(&resolved, &[name], why));
                         None
                     });
+                if app.as_ref().is_ok_and(|app| app.is_python) {
+                    lift_body_limit(&mut resolved);
+                }
                 check_database(&resolved, &mut problems);
                 check_admin(&resolved, &mut problems);
                 match app {
@@ -235,6 +238,15 @@ fn check_addresses(resolved: &Resolved, problems: &mut Vec<Problem>) -> Vec<Bind
         }
     }
     addresses
+}
+
+/// Under gunicorn an application sets its own limit on bodies, and large ones do not stay in memory: no limit by default.
+fn lift_body_limit(resolved: &mut Resolved) {
+    let is_default =
+        resolved.value("limit_request_body").is_none_or(|value| value.place == Place::Default);
+    if is_default {
+        resolved.settings.limit_request_body = 0;
+    }
 }
 
 fn check_database(resolved: &Resolved, problems: &mut Vec<Problem>) {

@@ -23,5 +23,6 @@ pub mod oom;
 pub mod pidfile;
 pub mod proc;
 pub mod process;
+mod python;
 pub mod store;
 pub mod wear;

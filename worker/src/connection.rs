@@ -6,6 +6,7 @@
 //! - Every buffer is bounded: input by a head or what one read brought, output by [`OUTPUT_HIGH_BYTES`] plus one response.
 
 mod deadline;
+mod hosted;
 mod preface;
 mod produce;
 mod receive;
@@ -93,6 +94,8 @@ enum State {
     Gathering(Box<Gathering>),
     /// A request is with its asynchronous handler, or its response's body is on its way.
     Handling(Handling),
+    /// A request is on its way to the host, with it, or on its way back.
+    Hosted(hosted::Hosted),
     /// The request is answered; the rest of its body is read and dropped.
     Skipping { decoder: BodyDecoder, left: u64 },
     /// The last response is in the output; `lingers`: the client may still be sending.
@@ -351,8 +354,9 @@ impl Connection {
     /// Nothing more is read, nothing more is answered; a task in hand is dropped.
     pub(crate) fn abandon(&mut self, core: &mut Core) {
         self.record_abort(core);
-        if matches!(self.state, State::Handling(_) | State::Gathering(_)) {
+        if matches!(self.state, State::Handling(_) | State::Gathering(_) | State::Hosted(_)) {
             core.block.add(Counter::RequestsAborted, 1);
+            self.abandon_hosted(core);
         }
         self.state = State::Dead;
     }
@@ -361,6 +365,9 @@ impl Connection {
     fn advance(&mut self, core: &mut Core) -> Verdict {
         let mut reads = 0;
         loop {
+            if matches!(self.state, State::Hosted(_)) {
+                self.go_on_hosted(core);
+            }
             self.consume_input(core);
             while self.is_readable && self.wants_bytes() {
                 if reads == READS_PER_TURN_MAX {

@@ -5,11 +5,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use net::LocalAddr;
 use shared::settings::Settings;
 
 use crate::buffer::Buffer;
@@ -198,6 +200,8 @@ pub struct Boot {
     pub(crate) kernel: Rc<Kernel>,
     pub(crate) slot: usize,
     pub(crate) generation: u64,
+    /// What the listeners are bound to.
+    pub(crate) addresses: Vec<LocalAddr>,
 }
 
 impl Boot {
@@ -231,6 +235,13 @@ impl Boot {
                 action();
             }
         }));
+    }
+
+    /// The one IP address that all clients of this worker connect to, if there is one such.
+    #[must_use]
+    pub fn only_address(&self) -> Option<SocketAddr> {
+        let first = self.addresses.first()?;
+        self.addresses.iter().all(|other| other == first).then(|| first.ip()).flatten()
     }
 
     /// Number of this worker's slot, from 0.

@@ -17,6 +17,7 @@ use crate::context::Kernel;
 use crate::drain::Drain;
 use crate::error::Chain;
 use crate::executor::ReadyQueue;
+use crate::host::Gate;
 use crate::peer::PeerText;
 use crate::service::Service;
 use crate::spool::SpoolRules;
@@ -126,6 +127,8 @@ impl Tag {
 /// What all connections share: the application, the clock, the scoreboard, and memory for one turn.
 pub(crate) struct Core {
     pub(crate) service: Box<dyn Service>,
+    /// The way to the host, if the worker has one; the service is then asked nothing.
+    pub(crate) gate: Option<Gate>,
     pub(crate) kernel: Rc<Kernel>,
     /// For peers that are trusted.
     trusted_rules: Rules,
@@ -179,6 +182,7 @@ impl Core {
             drain: Drain::new(settings.graceful_timeout),
             date: Date::new(kernel.clock.now()),
             service,
+            gate: None,
             kernel,
             block,
             queue,
@@ -193,6 +197,11 @@ impl Core {
     /// The parser's rules for a peer.
     pub(crate) fn rules(&self, is_trusted: bool) -> &Rules {
         if is_trusted { &self.trusted_rules } else { &self.untrusted_rules }
+    }
+
+    /// The host, if there is one and it is not being called.
+    pub(crate) fn host(&mut self) -> Option<&mut (dyn crate::host::Host + 'static)> {
+        self.gate.as_mut().and_then(Gate::host)
     }
 
     /// The time of this turn.

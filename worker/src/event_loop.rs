@@ -19,7 +19,6 @@ use scoreboard::{Counter, Gauge};
 use sys::signal::Caught;
 use timer::Timers;
 
-use self::arrivals::ACCEPTS_PER_WAKE_MAX;
 use self::tasks::Spawned;
 use crate::accept::Shards;
 use crate::connection::{Activity, Connection, Readiness, Verdict};
@@ -70,6 +69,8 @@ pub(crate) struct EventLoop {
     database_due: Option<Instant>,
     /// The last attempt to accept failed.
     accept_fails: bool,
+    /// The host had no capacity at the end of the last turn.
+    host_is_busy: bool,
     /// The database's counters as far as the scoreboard has them.
     database_counted: pg::Counters,
 }
@@ -117,6 +118,7 @@ impl EventLoop {
             heartbeat_at: now,
             database_due: None,
             accept_fails: false,
+            host_is_busy: false,
             database_counted: pg::Counters::default(),
         })
     }
@@ -169,6 +171,7 @@ impl EventLoop {
         if let Some(access) = &mut self.core.access {
             access.flush();
         }
+        self.watch_gate();
         self.beat(now);
         Ok(if self.is_over(now) { Turn::Over } else { Turn::GoOn })
     }
@@ -204,7 +207,17 @@ impl EventLoop {
         } else {
             Duration::ZERO
         };
+        if !wait.is_zero()
+            && let Some(host) = self.core.host()
+        {
+            host.before_park();
+        }
         let waited = self.poll.poll(events, Some(wait));
+        if !wait.is_zero()
+            && let Some(host) = self.core.host()
+        {
+            host.after_park();
+        }
         self.core.queue.unpark();
         match waited {
             // A signal: its handler made its descriptor readable.
@@ -244,7 +257,7 @@ impl EventLoop {
             self.on_signals();
         }
         while let Some(shard) = self.ready_shards.pop() {
-            self.accept_some(shard, ACCEPTS_PER_WAKE_MAX);
+            self.accept_some(shard, self.accepts_per_wake());
         }
     }
 
@@ -284,7 +297,7 @@ impl EventLoop {
         }
         self.timers.cancel(index);
         let capacity = self.capacity();
-        if self.connections.len() < capacity - capacity / CAPACITY_SLACK {
+        if !self.host_is_busy && self.connections.len() < capacity - capacity / CAPACITY_SLACK {
             self.shards.set_full(&self.poll, false);
         }
     }
@@ -316,7 +329,7 @@ impl EventLoop {
             self.core.has_asked = true;
         }
         if self.shards.on_deadline(&self.poll, now) {
-            self.sweep(ACCEPTS_PER_WAKE_MAX);
+            self.sweep(self.accepts_per_wake());
         }
     }
 

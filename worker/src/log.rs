@@ -97,6 +97,15 @@ impl Log {
         }
     }
 
+    /// Writes lines as they are given to `write`, at the level of an error, without counting them: an application's own.
+    pub fn application(&self, text: &str) {
+        if let Some(log) = &self.log {
+            for line in text.lines() {
+                log.write(Level::Error, format_args!("{line}"));
+            }
+        }
+    }
+
     /// Opens the file again, after a rotation.
     pub(crate) fn reopen(&self) {
         if let Some(log) = &self.log

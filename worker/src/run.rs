@@ -24,7 +24,9 @@ use crate::core::Core;
 use crate::error::Chain;
 use crate::event_loop::{ALARM, EventLoop, FIRST_DATABASE, Turn};
 use crate::executor::ReadyQueue;
+use crate::host::{Gate, Host};
 use crate::log::Log;
+use crate::service::Service;
 
 /// Why an application could not be built; any error becomes one by `?`.
 pub type BootError = Box<dyn std::error::Error>;
@@ -40,19 +42,37 @@ const DATABASE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Without a master the program binds by itself, by the settings' variables: `$MONOCEROS_BIND`, else `0.0.0.0:$PORT`,
 /// else `127.0.0.1:8000`.
 pub fn run<S: 'static>(build: impl FnOnce(&Boot) -> Result<App<S>, BootError>) -> ExitCode {
-    let code = match Inheritance::take() {
+    let code = run_engine(|boot| {
+        let kernel = &boot.kernel;
+        let service = build(boot)
+            .and_then(|app| app.into_service(|state| Context::new(state, Rc::clone(kernel))))
+            .map_err(|error| (exit::APP_LOAD, error))?;
+        Ok(Engine { service, host: None })
+    });
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// What answers requests.
+pub(crate) struct Engine {
+    pub(crate) service: Box<dyn Service>,
+    /// If there is one, the service is asked nothing.
+    pub(crate) host: Option<Box<dyn Host>>,
+}
+
+/// Runs what `build` makes; its errors come with the exit code. Returns the exit code.
+pub(crate) fn run_engine(build: impl FnOnce(&Boot) -> Result<Engine, (i32, BootError)>) -> i32 {
+    match Inheritance::take() {
         Ok(inheritance) => serve(inheritance, build),
         Err(error) => {
             Log::to_stderr().error(format_args!("{}", Chain(&error)));
             exit::WORKER_BOOT
         }
-    };
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+    }
 }
 
-fn serve<S: 'static>(
+fn serve(
     inheritance: Inheritance,
-    build: impl FnOnce(&Boot) -> Result<App<S>, BootError>,
+    build: impl FnOnce(&Boot) -> Result<Engine, (i32, BootError)>,
 ) -> i32 {
     let Inheritance { slot, generation, settings, listeners, block, lifeline, notifier, own } =
         inheritance;
@@ -89,22 +109,21 @@ fn serve<S: 'static>(
         }
     };
     let kernel = Rc::clone(&parts.kernel);
-    let boot = Boot { kernel: Rc::clone(&kernel), slot, generation };
-    let built = build(&boot)
-        .and_then(|app| app.into_service(|state| Context::new(state, Rc::clone(&kernel))));
-    let service = match built {
-        Ok(service) => service,
-        Err(error) => {
-            return failed(
-                &kernel.log,
-                exit::APP_LOAD,
-                "Application cannot be loaded",
-                &Chain(&*error).to_string(),
-            );
+    let addresses = listeners.iter().map(|(listener, _)| listener.local_addr().clone()).collect();
+    let boot = Boot { kernel: Rc::clone(&kernel), slot, generation, addresses };
+    let Engine { service, host } = match build(&boot) {
+        Ok(engine) => engine,
+        Err((code, error)) => {
+            let what = match code {
+                exit::APP_LOAD => "Application cannot be loaded",
+                _ => "Exception in worker process",
+            };
+            return failed(&kernel.log, code, what, &Chain(&*error).to_string());
         }
     };
     let access = AccessLog::open(&kernel.settings, slot, generation, &kernel.log);
-    let core = Core::new(service, Rc::clone(&kernel), block, parts.queue, access);
+    let mut core = Core::new(service, Rc::clone(&kernel), block, parts.queue, access);
+    core.gate = host.map(Gate::new);
     let event_loop = EventLoop::new(parts.poll, core, listeners, parts.signals, lifeline);
     let code = match event_loop {
         Ok(mut event_loop) => match until_ready(&mut event_loop) {

@@ -8,6 +8,7 @@
 use crate::body_writer::{BodyWriter, Finish, Framed};
 use crate::chars::{self, VALUE};
 use crate::error::ResponseError;
+use crate::field_block::FieldBlock;
 use crate::head::{Head, Method, Version};
 use crate::stamp::{Stamp, status_line};
 
@@ -131,6 +132,29 @@ impl<'o> Encoder<'o> {
         Ok(Encoder { out, start, exchange, status, declared: None, is_finished: false })
     }
 
+    /// Begins a response whose status line has a reason phrase of the application's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Encoder::new`]; [`ResponseError::FieldValue`] for a control byte in `reason`.
+    pub fn with_reason(
+        out: &'o mut Vec<u8>,
+        exchange: Exchange,
+        stamp: &Stamp,
+        status: u16,
+        reason: &[u8],
+    ) -> Result<Self, ResponseError> {
+        if !(200..=999).contains(&status) {
+            return Err(ResponseError::Status);
+        }
+        if !chars::all(reason, VALUE) {
+            return Err(ResponseError::FieldValue);
+        }
+        let start = out.len();
+        stamp.begin_with_reason(out, status, reason);
+        Ok(Encoder { out, start, exchange, status, declared: None, is_finished: false })
+    }
+
     /// Adds a field.
     ///
     /// Content-Length declares the length of the body. Fields that belong to the connection, Server and Date are
@@ -143,11 +167,7 @@ impl<'o> Encoder<'o> {
         let name = name.as_bytes();
         check_field(name, value)?;
         if name.eq_ignore_ascii_case(b"content-length") {
-            let length = std::str::from_utf8(value)
-                .ok()
-                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-            let length =
-                length.and_then(|text| text.parse().ok()).ok_or(ResponseError::ContentLength)?;
+            let length = content_length(value)?;
             if self.declared.is_some_and(|declared| declared != length) {
                 return Err(ResponseError::ContentLength);
             }
@@ -160,6 +180,14 @@ impl<'o> Encoder<'o> {
             append_field(self.out, name, value);
         }
         Ok(self)
+    }
+
+    /// Adds fields that were checked before, all at once.
+    pub fn block(&mut self, block: &FieldBlock) -> &mut Self {
+        self.out.extend_from_slice(&block.bytes);
+        self.declared = block.declared;
+        self.exchange.keep_alive &= !block.closes;
+        self
     }
 
     /// Ends the head; the body has `length` bytes (the declared Content-Length, if there was one, goes before).
@@ -271,7 +299,16 @@ pub(crate) fn append_trailer(
     Ok(())
 }
 
-fn check_field(name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
+/// Reads the value of a Content-Length.
+pub(crate) fn content_length(value: &[u8]) -> Result<u64, ResponseError> {
+    let value = chars::trim(value);
+    let text = std::str::from_utf8(value).ok();
+    text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .ok_or(ResponseError::ContentLength)
+}
+
+pub(crate) fn check_field(name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
     if !chars::is_token(name) {
         return Err(ResponseError::FieldName);
     }
@@ -281,7 +318,7 @@ fn check_field(name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
     Ok(())
 }
 
-fn append_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn append_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -290,7 +327,7 @@ fn append_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// Fields that the server writes itself or that belong to the connection, which is not the application's.
-fn is_ours(name: &[u8]) -> bool {
+pub(crate) fn is_ours(name: &[u8]) -> bool {
     const OURS: [&[u8]; 10] = [
         b"connection",
         b"date",

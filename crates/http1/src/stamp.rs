@@ -41,12 +41,26 @@ impl Stamp {
             out.extend_from_slice(self.fields());
         }
     }
+
+    /// As [`Stamp::begin`], with a reason phrase that is not the registered one.
+    pub(crate) fn begin_with_reason(&self, out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+        if status == 200 && reason == b"OK" {
+            out.extend_from_slice(&self.bytes);
+        } else {
+            status_line_with(out, status, reason);
+            out.extend_from_slice(self.fields());
+        }
+    }
 }
 
 pub(crate) fn status_line(out: &mut Vec<u8>, status: u16) {
+    status_line_with(out, status, reason_phrase(status).as_bytes());
+}
+
+fn status_line_with(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
-    out.extend_from_slice(reason_phrase(status).as_bytes());
+    out.extend_from_slice(reason);
     out.extend_from_slice(b"\r\n");
 }

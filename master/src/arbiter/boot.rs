@@ -248,7 +248,7 @@ fn open(
 
 /// Sockets per TCP address: one per worker, or one for programs that expect a single listener.
 pub(super) fn shards(loaded: &Loaded) -> usize {
-    if loaded.app.is_foreign { 1 } else { loaded.settings().workers }
+    if loaded.app.is_foreign || loaded.app.is_python { 1 } else { loaded.settings().workers }
 }
 
 pub(super) fn bind_options(loaded: &Loaded) -> BindOptions {

@@ -114,7 +114,6 @@ pub static RETIRED: &[Retired] = &[
         Ignored,
         "programs share their code anyway, and a reload always brings the new one",
     ),
-    row("sendfile", &["no-sendfile"], Nothing, Ignored, "no files are sent by the workers"),
     row(
         "worker_tmp_dir",
         &["worker-tmp-dir"],
@@ -122,7 +121,6 @@ pub static RETIRED: &[Retired] = &[
         Ignored,
         "heartbeats are in shared memory, no file is used",
     ),
-    row("tmp_upload_dir", &[], Value, Ignored, "gunicorn does not use it either"),
     row("logger_class", &["logger-class"], Value, Refused, NO_PYTHON_LOG),
     row("logconfig", &["log-config"], Value, Refused, NO_PYTHON_LOG),
     row("logconfig_dict", &[], Value, Refused, NO_PYTHON_LOG),
@@ -148,7 +146,6 @@ pub static RETIRED: &[Retired] = &[
         Refused,
         "it is gunicorn's own; proc_name names the processes",
     ),
-    row("pythonpath", &["pythonpath"], Value, Refused, "set PYTHONPATH by raw_env"),
     row("paste", &["paste", "paster"], Value, Refused, NO_PASTE),
     row("pre_fork", &[], Value, Refused, "no worker waits for a command; post_fork runs beside it"),
     row(

@@ -69,6 +69,19 @@ settings! {
         kind: Kind::List, meta: "COMMAND", flag: "-",
     }
 
+    /// The Python interpreter for `module:callable`: a path, or a name on `PATH`.
+    ///
+    /// Unset, it is the one of `$VIRTUAL_ENV`, else the one beside this program in a virtual environment, else `python3`.
+    python: Option<String> = "", parse::text, {
+        meta: "PROGRAM",
+    }
+
+    /// Folders, separated by commas, that Python looks for modules in before all others.
+    ///
+    pythonpath: Option<String> = "", parse::text, {
+        meta: "PATHS",
+    }
+
     /// Reads and checks everything, prints nothing when it is right, and exits with 0 or 78.
     ///
     check_config: bool = "false", parse::switch, {

@@ -60,6 +60,7 @@ impl Connection {
                 return Verdict::Close;
             }
             State::Finishing { .. } => (),
+            State::Hosted(_) => (),
             State::Head { is_idle: false } => {
                 core.block.add(Counter::RefusedHeaderTimeout, 1);
                 let input = std::mem::take(&mut self.input);

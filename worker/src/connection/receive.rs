@@ -24,7 +24,7 @@ impl Connection {
             State::Handling(handling) => {
                 self.input.is_empty() && handling.body.as_ref().is_some_and(Incoming::has_room)
             }
-            State::Finishing { .. } | State::Dead => false,
+            State::Hosted(_) | State::Finishing { .. } | State::Dead => false,
         }
     }
 
@@ -81,6 +81,7 @@ impl Connection {
                 State::Head { .. } => self.feed_head(rest, core),
                 State::Gathering(_) => self.feed_gathering(rest, core),
                 State::Handling(_) => self.feed_handler(rest, core),
+                State::Hosted(_) => 0, // Pipelined requests wait.
                 State::Skipping { .. } => self.feed_skipping(rest, core),
                 // What follows the last request is of no interest.
                 State::Finishing { .. } | State::Lingering | State::Dead => rest.len(),
@@ -134,6 +135,9 @@ impl Connection {
         let mut exchange = Exchange::of(head);
         exchange.keep_alive &= !core.drain.says_close();
         if head.framing().is_empty() {
+            if core.gate.is_some() {
+                return self.is_whole(head, raw, None, core);
+            }
             return self.call(head, exchange, Content::None, None, core);
         }
         let decoder = BodyDecoder::new(head.framing(), &core.rules(self.is_trusted).limits);
@@ -217,7 +221,11 @@ impl Connection {
             else {
                 return 0;
             };
-            self.call_gathered(&gathering, core);
+            if core.gate.is_some() {
+                self.is_gathered(*gathering, core);
+            } else {
+                self.call_gathered(&gathering, core);
+            }
         }
         consumed
     }
@@ -326,6 +334,7 @@ impl Connection {
                 self.state = State::Finishing { lingers: false };
             }
             State::Gathering(_) => self.abandon(core),
+            State::Hosted(_) => (), // It may still read the answer.
             State::Handling(handling) => {
                 // It may still read the answer.
                 handling.exchange.keep_alive = false;

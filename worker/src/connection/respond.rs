@@ -292,12 +292,12 @@ impl Connection {
     }
 
     /// Bytes that wait for the client to take them.
-    pub(super) fn output_left(&self) -> usize {
+    pub(crate) fn output_left(&self) -> usize {
         self.output.len() - self.written
     }
 
     /// Writes what the client takes, and closes after the last response.
-    pub(super) fn flush(&mut self, core: &mut Core) {
+    pub(crate) fn flush(&mut self, core: &mut Core) {
         if !self.flush_output(core) {
             return;
         }

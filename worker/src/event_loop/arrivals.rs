@@ -9,7 +9,7 @@ use crate::connection::Connection;
 use crate::stream::Stream;
 
 /// Connections taken from one shard after one wake-up, before their siblings in other workers may have the rest.
-pub(super) const ACCEPTS_PER_WAKE_MAX: usize = 8;
+const ACCEPTS_PER_WAKE_MAX: usize = 8;
 /// Connections taken from one shard at the last stop, when nobody else will.
 pub(super) const ACCEPTS_AT_END_MAX: usize = 65_536;
 /// A turn that has lasted longer than this, in nanoseconds, takes no further connections.
@@ -29,6 +29,9 @@ impl EventLoop {
                 if self.capacity() <= self.connections.len() {
                     self.shards.set_full(&self.poll, true);
                     return;
+                }
+                if self.core.gate.as_ref().is_some_and(|gate| !gate.is_free()) {
+                    return; // The listeners leave the set at the end of this turn.
                 }
                 if self.is_late() {
                     return; // What waits is reported again, here or to a worker with more time.
@@ -51,6 +54,21 @@ impl EventLoop {
                     return;
                 }
             }
+        }
+    }
+
+    /// Connections taken from one shard after one wake-up: with a host one, for its request is carried out at once.
+    pub(super) fn accepts_per_wake(&self) -> usize {
+        if self.core.gate.is_some() { 1 } else { ACCEPTS_PER_WAKE_MAX }
+    }
+
+    /// A host without capacity takes no connections: another worker may.
+    pub(super) fn watch_gate(&mut self) {
+        let Some(gate) = &self.core.gate else { return };
+        let is_busy = !gate.is_free();
+        if is_busy != std::mem::replace(&mut self.host_is_busy, is_busy) {
+            let is_full = is_busy || self.capacity() <= self.connections.len();
+            self.shards.set_full(&self.poll, is_full);
         }
     }
 

@@ -5,7 +5,7 @@ use shared::contract::Order;
 use sys::Signal;
 
 use super::EventLoop;
-use super::arrivals::{ACCEPTS_AT_END_MAX, ACCEPTS_PER_WAKE_MAX};
+use super::arrivals::ACCEPTS_AT_END_MAX;
 use crate::contract::{Lifeline, Message};
 use crate::drain::Farewell;
 
@@ -15,7 +15,7 @@ impl EventLoop {
             match message {
                 Message::Order(Order::ReArm) => {
                     self.shards.re_arm(&self.poll);
-                    self.sweep(ACCEPTS_PER_WAKE_MAX);
+                    self.sweep(self.accepts_per_wake());
                 }
                 Message::Order(Order::SayClose) => self.core.drain.say_close(),
                 Message::Order(Order::Final) => self.core.drain.set_final(),
@@ -34,6 +34,9 @@ impl EventLoop {
         let signals = self.signals.take();
         if signals.contains(Signal::SIGUSR1) {
             self.core.kernel.log.reopen();
+            if let Some(host) = self.core.host() {
+                host.reopen_logs();
+            }
             if let Some(access) = &mut self.core.access {
                 access.reopen(&self.core.kernel.log);
             }

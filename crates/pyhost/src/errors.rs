@@ -1,0 +1,68 @@
+//! What goes to the error log: `wsgi.errors`, and exceptions of the application.
+
+use pyo3::prelude::*;
+use worker::Log;
+
+/// Longest line kept until its end comes, in bytes.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// `wsgi.errors`: text for the error log, line by line.
+#[pyclass]
+pub struct ErrorStream {
+    log: SharedLog,
+    line: String,
+}
+
+/// The log is behind a lock of its own.
+struct SharedLog(Log);
+
+impl ErrorStream {
+    pub fn new(log: Log) -> ErrorStream {
+        ErrorStream { log: SharedLog(log), line: String::new() }
+    }
+}
+
+#[pymethods]
+impl ErrorStream {
+    fn write(&mut self, text: &str) -> usize {
+        self.line.push_str(text);
+        if let Some(end) = self.line.rfind('\n') {
+            self.log.0.application(&self.line[..end]);
+            self.line.drain(..=end);
+        }
+        if LINE_BYTES_MAX < self.line.len() {
+            self.flush();
+        }
+        text.chars().count()
+    }
+
+    fn writelines(&mut self, lines: &Bound<'_, PyAny>) -> PyResult<()> {
+        for line in lines.try_iter()? {
+            self.write(line?.extract::<&str>()?);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        if !self.line.is_empty() {
+            self.log.0.application(&self.line);
+            self.line.clear();
+        }
+    }
+
+    fn isatty(&self) -> bool {
+        false
+    }
+
+    fn writable(&self) -> bool {
+        true
+    }
+}
+
+/// An exception as it is logged, traceback and all.
+pub fn text_of(py: Python<'_>, text_of: &Py<PyAny>, error: &PyErr) -> String {
+    text_of
+        .call1(py, (error.value(py),))
+        .and_then(|text| text.extract::<String>(py))
+        .unwrap_or_else(|_| error.to_string())
+}

@@ -1,0 +1,95 @@
+//! The calls that need `unsafe`: the interpreter's own, and the way from `write()` back to the response.
+//!
+//! Nothing outside of this file is unsafe.
+
+#![allow(unsafe_code, reason = "the interpreter's interface is C")]
+
+use std::cell::Cell;
+use std::ffi::c_char;
+use std::ptr::{self, NonNull};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use worker::Responder;
+
+/// The bytes of a header as a string, one character each, as PEP 3333 has it.
+pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    // Slices are never longer than this.
+    let length = bytes.len() as ffi::Py_ssize_t;
+    // SAFETY: pointer and length are of one slice; the interpreter copies it. `errors` may be null.
+    let string = unsafe {
+        ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast::<c_char>(), length, ptr::null())
+    };
+    // SAFETY: a new reference to a string, or null with the exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, string) }.map(|any| {
+        // SAFETY: the call above makes nothing but strings.
+        unsafe { any.cast_into_unchecked() }
+    })
+}
+
+/// The interpreter's lock, let go while the loop sleeps.
+#[derive(Default)]
+pub struct Parked(Option<NonNull<ffi::PyThreadState>>);
+
+impl Parked {
+    /// Lets other threads of the application run.
+    pub fn park(&mut self) {
+        if self.0.is_none() {
+            // SAFETY: the loop's thread holds the lock: it called `run`, and `wake` has given it back.
+            self.0 = NonNull::new(unsafe { ffi::PyEval_SaveThread() });
+        }
+    }
+
+    /// Takes the lock again.
+    pub fn wake(&mut self) {
+        if let Some(state) = self.0.take() {
+            // SAFETY: the state is what `park` was given on this thread.
+            unsafe { ffi::PyEval_RestoreThread(state.as_ptr()) };
+        }
+    }
+}
+
+thread_local! {
+    /// The response that the application at work may write to.
+    static CURRENT: Cell<Option<NonNull<()>>> = const { Cell::new(None) };
+}
+
+/// Runs `act`, in which [`with_current`] reaches `responder`.
+pub fn lend<R>(responder: &mut Responder<'_>, act: impl FnOnce() -> R) -> R {
+    /// Puts back what was there before, whatever happens.
+    struct Before(Option<NonNull<()>>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            CURRENT.set(self.0);
+        }
+    }
+    let _before = Before(CURRENT.replace(Some(NonNull::from(responder).cast())));
+    act()
+}
+
+/// The response that is being answered on this thread, if one is.
+pub fn with_current<R>(act: impl FnOnce(&mut Responder<'_>) -> R) -> Option<R> {
+    // Taken out, so that there is never a second reference to it.
+    let current = CURRENT.take()?;
+    // SAFETY: `lend` put it there from a reference that is exclusively its own until it returns, and takes it away
+    // before it does; this thread is inside it.
+    let responder = unsafe { current.cast::<Responder<'_>>().as_mut() };
+    let result = act(responder);
+    CURRENT.set(Some(current));
+    Some(result)
+}
+
+/// The next item of an iterator; `None` at its end.
+pub fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    // SAFETY: the reference is valid, and the object came out of `iter()`.
+    let item = unsafe { ffi::PyIter_Next(iterator.as_ptr()) };
+    if item.is_null() {
+        return match PyErr::take(iterator.py()) {
+            Some(error) => Err(error),
+            None => Ok(None),
+        };
+    }
+    // SAFETY: a new reference, not null.
+    Ok(Some(unsafe { Bound::from_owned_ptr(iterator.py(), item) }))
+}

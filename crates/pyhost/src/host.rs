@@ -1,0 +1,338 @@
+//! A request through a WSGI application: call, iterate, close, one at a time.
+
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use worker::{Boot, Host, HostError, HostRequest, Log, Progress, RequestId, Responder};
+
+use crate::body::Inputs;
+use crate::environ::Environs;
+use crate::errors::{self, ErrorStream};
+use crate::ffi::{self, Parked};
+use crate::start::{StartResponse, not_bytes};
+
+/// Parts that are written in Python.
+pub struct Helpers {
+    /// The class of `wsgi.file_wrapper`.
+    pub file_wrapper: Py<PyAny>,
+    /// Descriptor, offset and length of what such an object wraps.
+    pub part_of: Py<PyAny>,
+    /// An exception as text.
+    pub text_of: Py<PyAny>,
+}
+
+/// A response that is not complete.
+struct InHand {
+    id: RequestId,
+    start: Py<StartResponse>,
+    result: Py<PyAny>,
+    iterator: Py<PyAny>,
+}
+
+/// Why a response ends early.
+enum Failure {
+    /// The application raised.
+    Python(PyErr),
+    /// Nobody is there to take it.
+    Gone,
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Failure {
+        Failure::Python(error)
+    }
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Failure {
+        match error {
+            HostError::Gone => Failure::Gone,
+            HostError::Head(error) => Failure::Python(PyAssertionError::new_err(error.to_string())),
+        }
+    }
+}
+
+/// The host of one WSGI application.
+pub struct Wsgi {
+    application: Py<PyAny>,
+    environs: Environs,
+    inputs: Inputs,
+    helpers: Helpers,
+    log: Log,
+    in_hand: Option<InHand>,
+    parked: Parked,
+}
+
+impl Wsgi {
+    pub fn new(
+        py: Python<'_>,
+        application: Py<PyAny>,
+        errors: Py<ErrorStream>,
+        helpers: Helpers,
+        boot: &Boot,
+    ) -> PyResult<Wsgi> {
+        let constants = PyDict::new(py);
+        constants.set_item("wsgi.version", (1, 0))?;
+        constants.set_item("wsgi.errors", errors)?;
+        constants.set_item("wsgi.multithread", false)?;
+        constants.set_item("wsgi.multiprocess", 1 < boot.settings().workers)?;
+        constants.set_item("wsgi.run_once", false)?;
+        constants.set_item("wsgi.url_scheme", "http")?;
+        constants.set_item("wsgi.file_wrapper", &helpers.file_wrapper)?;
+        constants.set_item("wsgi.input_terminated", true)?;
+        constants.set_item("SERVER_SOFTWARE", "monoceros")?;
+        if let Some(address) = boot.only_address() {
+            constants.set_item("SERVER_NAME", address.ip().to_string())?;
+            constants.set_item("SERVER_PORT", address.port().to_string())?;
+        }
+        Ok(Wsgi {
+            application,
+            environs: Environs::new(py, &constants)?,
+            inputs: Inputs::new(py)?,
+            helpers,
+            log: boot.log().clone(),
+            in_hand: None,
+            parked: Parked::default(),
+        })
+    }
+
+    /// Calls the application and answers as far as the client takes it; what is left is in hand then.
+    fn begin(
+        &mut self,
+        py: Python<'_>,
+        request: &mut HostRequest<'_>,
+        responder: &mut Responder<'_>,
+        start: &Bound<'_, StartResponse>,
+    ) -> Result<(), Failure> {
+        let environ = self.environs.make(py, request, responder)?;
+        environ.set_item(intern!(py, "wsgi.input"), self.inputs.make(py, request.take_body())?)?;
+        let application = self.application.bind(py);
+        let result = ffi::lend(responder, || application.call1((environ, start)))?;
+        if let Ok(list) = result.cast_exact::<PyList>() {
+            return whole(responder, start, list.len(), |at| list.get_item(at));
+        }
+        if let Ok(tuple) = result.cast_exact::<PyTuple>() {
+            return whole(responder, start, tuple.len(), |at| tuple.get_item(at));
+        }
+        if result.get_type().is(&self.helpers.file_wrapper)
+            && let Some(sent) = self.send_file(py, responder, start, &result)
+        {
+            return sent;
+        }
+        let iterator = match result.try_iter() {
+            Ok(iterator) => iterator.into_any().unbind(),
+            Err(error) => {
+                close(py, &result)?;
+                return Err(error.into());
+            }
+        };
+        self.in_hand = Some(InHand {
+            id: request.id(),
+            start: start.clone().unbind(),
+            result: result.unbind(),
+            iterator,
+        });
+        Ok(())
+    }
+
+    /// Sends a wrapped file without its bytes passing through here; `None`: it is not that kind of file.
+    fn send_file(
+        &self,
+        py: Python<'_>,
+        responder: &mut Responder<'_>,
+        start: &Bound<'_, StartResponse>,
+        result: &Bound<'_, PyAny>,
+    ) -> Option<Result<(), Failure>> {
+        let part = self.helpers.part_of.bind(py).call1((result,)).ok()?;
+        let (fd, offset, length) = part.extract::<(i32, u64, u64)>().ok()?;
+        let file = std::fs::File::from(sys::fd::adopt(fd).ok()?);
+        let sent = (|| {
+            let mut head = started(start)?;
+            if !head.is_sent {
+                head.send_head(responder, Some(length))?;
+            }
+            responder.send_file(file, offset, length);
+            Ok(())
+        })();
+        let closed = close(py, result).map_err(Failure::from);
+        Some(sent.and(closed))
+    }
+
+    /// Sends further pieces of the response in hand, until it ends or should pause.
+    fn go_on(
+        &mut self,
+        py: Python<'_>,
+        responder: &mut Responder<'_>,
+    ) -> Result<Progress, Failure> {
+        let Some(in_hand) = &self.in_hand else { return Ok(Progress::Done) };
+        let iterator = in_hand.iterator.bind(py);
+        let start = in_hand.start.bind(py);
+        loop {
+            let next = ffi::lend(responder, || ffi::next(iterator))?;
+            let Some(item) = next else { break };
+            let piece = item.cast::<PyBytes>().map_err(|_| not_bytes(&item))?;
+            let bytes = piece.as_bytes();
+            {
+                let mut head = started(start)?;
+                if bytes.is_empty() {
+                    continue;
+                }
+                if !head.is_sent {
+                    head.send_head(responder, None)?;
+                }
+            }
+            responder.append(bytes);
+            responder.send()?;
+            if responder.is_held_up() || responder.is_long() {
+                return Ok(Progress::More);
+            }
+        }
+        let mut head = started(start)?;
+        if !head.is_sent {
+            // Nothing but a head: for HEAD, the body it stands for is not known.
+            head.send_head(responder, (!responder.is_head()).then_some(0))?;
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Ends the response in hand, if there is one: `close()` is always called.
+    fn end(&mut self, py: Python<'_>, start: Option<&Bound<'_, StartResponse>>) -> PyResult<()> {
+        let in_hand = self.in_hand.take();
+        if let Some(start) = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py))) {
+            start.borrow_mut().is_over = true;
+        }
+        match in_hand {
+            Some(in_hand) => close(py, in_hand.result.bind(py)),
+            None => Ok(()),
+        }
+    }
+
+    fn report(&self, py: Python<'_>, error: &PyErr) {
+        let text = errors::text_of(py, &self.helpers.text_of, error);
+        self.log.error(format_args!("Error handling request\n{text}"));
+    }
+
+    /// Ends what is over, and reports what went wrong.
+    fn conclude(
+        &mut self,
+        py: Python<'_>,
+        outcome: Result<Progress, Failure>,
+        responder: &mut Responder<'_>,
+        start: Option<&Bound<'_, StartResponse>>,
+    ) -> Progress {
+        if let Ok(progress @ (Progress::More | Progress::Pending)) = outcome {
+            return progress;
+        }
+        match outcome {
+            Err(Failure::Python(error)) => {
+                responder.fail();
+                if !error.is_instance_of::<PyBrokenPipeError>(py) {
+                    self.report(py, &error);
+                }
+            }
+            Err(Failure::Gone) => responder.fail(),
+            Ok(_) => (),
+        }
+        // Its output may go out before `close()`, which can take its time.
+        let _ = responder.send();
+        if let Err(error) = ffi::lend(responder, || self.end(py, start)) {
+            self.report(py, &error);
+        }
+        Progress::Done
+    }
+}
+
+impl Host for Wsgi {
+    fn has_capacity(&self) -> bool {
+        self.in_hand.is_none()
+    }
+
+    fn call(&mut self, mut request: HostRequest<'_>, responder: &mut Responder<'_>) -> Progress {
+        Python::attach(|py| {
+            let start = match Bound::new(py, StartResponse::default()) {
+                Ok(start) => start,
+                Err(error) => {
+                    self.report(py, &error);
+                    return Progress::Done;
+                }
+            };
+            let begun = self.begin(py, &mut request, responder, &start);
+            let outcome = begun.and_then(|()| self.go_on(py, responder));
+            self.conclude(py, outcome, responder, Some(&start))
+        })
+    }
+
+    fn resume(&mut self, id: RequestId, responder: &mut Responder<'_>) -> Progress {
+        if self.in_hand.as_ref().is_none_or(|in_hand| in_hand.id != id) {
+            return Progress::Done;
+        }
+        Python::attach(|py| {
+            let outcome = self.go_on(py, responder);
+            self.conclude(py, outcome, responder, None)
+        })
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        if self.in_hand.as_ref().is_some_and(|in_hand| in_hand.id == id) {
+            Python::attach(|py| {
+                if let Err(error) = self.end(py, None) {
+                    self.report(py, &error);
+                }
+            });
+        }
+    }
+
+    fn before_park(&mut self) {
+        self.parked.park();
+    }
+
+    fn after_park(&mut self) {
+        self.parked.wake();
+    }
+}
+
+/// A response of which all pieces are there.
+fn whole<'py>(
+    responder: &mut Responder<'_>,
+    start: &Bound<'py, StartResponse>,
+    count: usize,
+    item: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
+) -> Result<(), Failure> {
+    let mut length = 0;
+    for at in 0..count {
+        let item = item(at)?;
+        length += item.cast::<PyBytes>().map_err(|_| not_bytes(&item))?.as_bytes().len() as u64;
+    }
+    let mut head = started(start)?;
+    if !head.is_sent {
+        // The application may have left out the body of an answer to HEAD: its length is not known then.
+        let is_known = 0 < length || !responder.is_head();
+        head.send_head(responder, is_known.then_some(length))?;
+    }
+    for at in 0..count {
+        if let Ok(piece) = item(at)?.cast::<PyBytes>() {
+            responder.append(piece.as_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// The head, which must have been given by now.
+fn started<'py>(start: &Bound<'py, StartResponse>) -> PyResult<PyRefMut<'py, StartResponse>> {
+    let head = start.try_borrow_mut()?;
+    if head.is_started() {
+        Ok(head)
+    } else {
+        Err(PyAssertionError::new_err(
+            "start_response was not called before the first piece of the body",
+        ))
+    }
+}
+
+fn close(py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
+    match result.getattr_opt(intern!(py, "close"))? {
+        Some(close) => close.call0().map(drop),
+        None => Ok(()),
+    }
+}

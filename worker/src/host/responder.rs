@@ -1,0 +1,236 @@
+//! How a host answers: head, pieces of the body, a file.
+//!
+//! - The head goes out with the first piece; until then nothing is decided.
+//! - What was written is sent at once, as far as the client takes it; the rest waits, up to [`HELD_UP_BYTES`] and one piece.
+//! - A body never exceeds the length its head announced; one that falls short closes the connection.
+
+use std::fmt;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use http1::{BodyWriter, Encoder, Exchange, ResponseError};
+
+use crate::connection::Connection;
+use crate::core::{Core, Tag};
+
+/// Output that may wait for the client before the host is asked to pause, in bytes.
+const HELD_UP_BYTES: usize = 1024 * 1024;
+/// A host that has been at work for longer than this lets the loop turn between two pieces.
+const LONG_NS: u64 = 20_000_000;
+/// Longest single wait of a host for its client, without a limit in the settings.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// Why the host's answer cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostError {
+    /// The head is wrong.
+    Head(ResponseError),
+    /// The client is gone, or takes nothing.
+    Gone,
+}
+
+impl From<ResponseError> for HostError {
+    fn from(error: ResponseError) -> HostError {
+        HostError::Head(error)
+    }
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostError::Head(error) => error.fmt(out),
+            HostError::Gone => out.write_str("the client is gone"),
+        }
+    }
+}
+
+impl std::error::Error for HostError {}
+
+/// A part of a file that is to be sent.
+#[derive(Debug)]
+pub(crate) struct FilePart {
+    pub(crate) file: File,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+}
+
+/// What is known of a response that is not complete.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) exchange: Exchange,
+    /// How its body is framed, once its head is written.
+    pub(crate) writer: Option<BodyWriter>,
+    pub(crate) status: u16,
+    /// It cannot be completed: the connection ends where it stands.
+    pub(crate) is_cut: bool,
+    pub(crate) file: Option<FilePart>,
+    /// `CLOCK_MONOTONIC` in nanoseconds when it was taken in hand.
+    pub(crate) since: u64,
+    pub(crate) tag: Tag,
+    /// Bytes of the body that are in the output or were.
+    pub(crate) sent: u64,
+}
+
+impl Reply {
+    pub(crate) fn new(exchange: Exchange, tag: Tag, since: u64) -> Reply {
+        Reply {
+            exchange,
+            writer: None,
+            status: 500,
+            is_cut: false,
+            file: None,
+            since,
+            tag,
+            sent: 0,
+        }
+    }
+}
+
+/// Takes a response from a host.
+pub struct Responder<'c> {
+    pub(crate) connection: &'c mut Connection,
+    pub(crate) core: &'c mut Core,
+    pub(crate) reply: &'c mut Reply,
+    /// When this call of the host began, as [`Reply::since`].
+    pub(crate) called: u64,
+}
+
+impl Responder<'_> {
+    /// Writes the head. `fill` adds the fields; `length` is the body's length where it is known.
+    ///
+    /// A Content-Length among the fields goes before `length`. Nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// What `fill` says, or what is wrong with the status; nothing is written then.
+    pub fn head<E: From<ResponseError>>(
+        &mut self,
+        status: u16,
+        reason: &[u8],
+        length: Option<u64>,
+        fill: impl FnOnce(&mut Encoder<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        debug_assert!(self.reply.writer.is_none(), "a second head");
+        let mut exchange = self.reply.exchange;
+        exchange.keep_alive &= !self.core.drain.says_close();
+        let id = self.connection.take_request_id();
+        let stamp = self.core.date.stamp();
+        let out = self.connection.output_memory();
+        let mut encoder = Encoder::with_reason(out, exchange, stamp, status, reason)?;
+        fill(&mut encoder)?;
+        if let Some(id) = &id {
+            encoder.field("X-Request-ID", id.as_bytes())?;
+        }
+        let writer = match length {
+            Some(length) => encoder.length(length),
+            None => encoder.chunked(),
+        };
+        self.reply.writer = Some(writer);
+        self.reply.status = status;
+        Ok(())
+    }
+
+    /// Our side of the connection; `None` for a unix socket. Costs a system call.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.connection.local_address()
+    }
+
+    /// Whether the head is written: nothing about it can be changed any more.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.reply.writer.is_some()
+    }
+
+    /// Whether the request was HEAD.
+    #[must_use]
+    pub fn is_head(&self) -> bool {
+        self.reply.exchange.is_head
+    }
+
+    /// How many bytes the body may still have; `None` where no length was announced.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        self.reply.writer.as_ref().and_then(BodyWriter::remaining)
+    }
+
+    /// Adds a piece of the body; it goes out with the next [`Responder::send`], or at the end.
+    ///
+    /// What exceeds the announced length is left out.
+    pub fn append(&mut self, piece: &[u8]) {
+        if let Some(writer) = &mut self.reply.writer {
+            let surplus = writer.write(self.connection.output_memory(), piece);
+            if writer.sends_body() {
+                self.reply.sent += (piece.len() - surplus) as u64;
+            }
+        }
+    }
+
+    /// Sends what there is, as far as the client takes it.
+    ///
+    /// # Errors
+    ///
+    /// The client is gone.
+    pub fn send(&mut self) -> Result<(), HostError> {
+        self.connection.flush(self.core);
+        if self.connection.is_dead() { Err(HostError::Gone) } else { Ok(()) }
+    }
+
+    /// Whether the client has so much to take that the host should return [`Progress::More`](super::Progress::More).
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        HELD_UP_BYTES <= self.connection.output_left()
+    }
+
+    /// Whether the loop should turn before the host goes on.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        LONG_NS < sys::clock::monotonic().saturating_sub(self.called)
+    }
+
+    /// Waits until the client has room: for a host that cannot pause. `wait` sleeps until the socket is writable, or for
+    /// as long as it is told, and says whether it is.
+    ///
+    /// # Errors
+    ///
+    /// The client is gone, or took nothing for the write time limit.
+    pub fn wait_for_room(
+        &mut self,
+        wait: impl Fn(BorrowedFd<'_>, Duration) -> bool,
+    ) -> Result<(), HostError> {
+        while self.is_held_up() {
+            let limit = self.core.limits.write.unwrap_or(ROOM_WAIT_MAX);
+            if !self.connection.wait_for_room(limit, &wait) {
+                self.connection.abandon(self.core);
+                return Err(HostError::Gone);
+            }
+            self.send()?;
+        }
+        Ok(())
+    }
+
+    /// Sends `length` bytes of a file from `offset` on, after what was written. It needs the host no longer.
+    pub fn send_file(&mut self, file: File, offset: u64, length: u64) {
+        self.reply.file = Some(FilePart { file, offset, length });
+    }
+
+    /// Sends an interim response, such as 103 with Link fields; for HTTP/1.0 it is left out.
+    ///
+    /// # Errors
+    ///
+    /// A field is invalid, or the client is gone.
+    pub fn interim(&mut self, status: u16, fields: &[(&str, &[u8])]) -> Result<(), HostError> {
+        if self.reply.exchange.version == http1::Version::Http10 || self.has_begun() {
+            return Ok(());
+        }
+        http1::interim(self.connection.output_memory(), status, fields)?;
+        self.send()
+    }
+
+    /// The response cannot be completed: 500 if nothing was written, else the connection is cut.
+    pub fn fail(&mut self) {
+        self.reply.is_cut = true;
+    }
+}
