@@ -61,6 +61,19 @@ pub fn set_nonblocking(fd: &impl AsFd, on: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Locks an open file against everybody else (`flock`), without waiting. The lock ends when its last copy is closed, in
+/// whatever process; closing one of several changes nothing.
+///
+/// # Errors
+///
+/// `WouldBlock`: somebody else holds it.
+pub fn try_lock(fd: &impl AsFd) -> io::Result<()> {
+    let number = fd.as_fd().as_raw_fd();
+    // SAFETY: no memory is touched; the descriptor is open while borrowed.
+    crate::retry(|| unsafe { libc::flock(number, libc::LOCK_EX | libc::LOCK_NB) })?;
+    Ok(())
+}
+
 /// Tells whether `fd` is a socket on which `listen` was called.
 #[must_use]
 pub fn is_listening_socket(fd: &impl AsFd) -> bool {

@@ -9,7 +9,8 @@ mod child;
 
 use std::ffi::{CString, OsStr};
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -155,16 +156,7 @@ impl<'a> Spawn<'a> {
         let (exec_error, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         plan.report_to(report.as_raw_fd());
 
-        // No handler of ours may run in the child, so nothing is delivered until it has reset its dispositions.
-        let mut before = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
-        // SAFETY: the child calls nothing but `Plan::run`, which is async-signal-safe and never returns.
-        let forked = unsafe { libc::fork() };
-        if forked == 0 {
-            plan.run();
-        }
-        let forked = crate::check(forked);
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+        let forked = fork(|| plan.run());
         let pid = Pid::from_raw(forked?);
         // Our own child, not reaped yet: the number cannot have been given to another process.
         match crate::pidfd::open(pid) {
@@ -181,6 +173,59 @@ impl<'a> Spawn<'a> {
             }
         }
     }
+
+    /// As [`Spawn::spawn`], but through a second fork, so that the new process is no child of ours: it belongs to process 1,
+    /// or to whoever collects orphans here.
+    ///
+    /// [`crate::pidfd::reap`] is not for it; its pidfd becomes readable at its end all the same. Waits for two forks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Spawn::spawn`].
+    pub fn spawn_detached(&self) -> io::Result<Child> {
+        let mut plan = child::Plan::new(self)?;
+        let (exec_error, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        plan.report_to(report.as_raw_fd());
+        let (named, name) = pipe2(OFlag::O_CLOEXEC)?;
+        let (hold, release) = pipe2(OFlag::O_CLOEXEC)?;
+        let between = child::Between {
+            name: name.as_raw_fd(),
+            hold: hold.as_raw_fd(),
+            release: release.as_raw_fd(),
+        };
+        let middle = fork(|| plan.run_detached(between))?;
+        // Our copies: with them open the reads below would not end.
+        drop((report, name, hold));
+        let mut said = [0; 4];
+        let child = match File::from(named).read_exact(&mut said).map(|()| i32::from_ne_bytes(said))
+        {
+            Ok(pid) if pid > 0 => {
+                let pid = Pid::from_raw(pid);
+                crate::pidfd::open(pid).map(|pidfd| Child { pid, pidfd, exec_error })
+            }
+            Ok(errno) => Err(io::Error::from_raw_os_error(-errno)),
+            Err(error) => Err(error),
+        };
+        drop(release);
+        // SAFETY: a null status pointer is allowed: nothing is written.
+        crate::retry(|| unsafe { libc::waitpid(middle, std::ptr::null_mut(), 0) })?;
+        child
+    }
+}
+
+/// Forks; the child runs `become_it` with every signal blocked and never comes back.
+fn fork(mut become_it: impl FnMut()) -> io::Result<libc::pid_t> {
+    // No handler of ours may run in the child, so nothing is delivered until it has reset its dispositions.
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    // SAFETY: the child calls nothing but methods of `Plan`, which are async-signal-safe and never return.
+    let forked = unsafe { libc::fork() };
+    if forked == 0 {
+        become_it();
+    }
+    let forked = crate::check(forked);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    forked
 }
 
 impl Child {

@@ -236,3 +236,25 @@ fn pids_are_numbers_of_this_namespace() {
     assert!(child.pid > Pid::from_raw(1));
     assert_eq!(wait(&child), Exit::Code(7));
 }
+
+#[test]
+fn a_detached_process_is_nobodys_child_and_its_failures_are_told() {
+    let (read, write) = nix::unistd::pipe().expect("a pipe");
+    let mut spawn = shell("echo $PPID; exec sleep 100");
+    spawn.fds.push((write.as_fd(), 1));
+    let child = spawn.spawn_detached().expect("spawned");
+    drop(spawn);
+    drop(write);
+    let mut parent = [0; 16];
+    let length = File::from(read.try_clone().expect("a copy")).read(&mut parent).expect("its line");
+    let parent = String::from_utf8_lossy(&parent[..length]).trim().to_owned();
+    assert_ne!(parent, std::process::id().to_string(), "it is our child");
+    assert!(pidfd::reap(&child.pidfd).is_err(), "it is our child");
+    pidfd::send_signal(&child.pidfd, Signal::SIGKILL).expect("it lives");
+    assert!(sys::fd::wait_readable(&child.pidfd, Some(BOUND)).expect("waits"), "its end is seen");
+
+    let child = Spawn::new(text("/nowhere/at/all")).spawn_detached().expect("spawned");
+    assert!(sys::fd::wait_readable(&child.pidfd, Some(BOUND)).expect("waits"));
+    let (step, error) = child.exec_failure().expect("a reason");
+    assert_eq!((step, error.raw_os_error()), (Step::Exec, Some(2)));
+}

@@ -39,6 +39,17 @@ pub(super) struct Plan<'a> {
     report: RawFd,
 }
 
+/// What the process between two forks needs, so that the second child is nobody's.
+#[derive(Clone, Copy)]
+pub(super) struct Between {
+    /// Takes the second child's pid, or the negative `errno`.
+    pub(super) name: RawFd,
+    /// Ends when the pid was taken in.
+    pub(super) hold: RawFd,
+    /// The other end of `hold`, which is the parent's alone.
+    pub(super) release: RawFd,
+}
+
 impl<'a> Plan<'a> {
     pub(super) fn new(spawn: &'a Spawn<'_>) -> io::Result<Plan<'a>> {
         if spawn.fds.len() > PASSED_FDS_MAX {
@@ -91,6 +102,31 @@ impl<'a> Plan<'a> {
         unsafe { libc::write(self.report, report.as_ptr().cast(), report.len()) };
         // SAFETY: `_exit` runs no destructor and flushes nothing of the parent's.
         unsafe { libc::_exit(EXIT_NOT_STARTED) }
+    }
+
+    /// Forks once more; that child becomes the program. The process between ends once the parent knows its pid.
+    pub(super) fn run_detached(&mut self, between: Between) -> ! {
+        // SAFETY: no memory is touched; the number is this process's own copy of the parent's.
+        unsafe { libc::close(between.release) };
+        // Straight to the kernel: the library's `fork` runs handlers, which is not async-signal-safe.
+        // SAFETY: without a stack or flags besides the signal it is a plain fork.
+        let forked = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+        if forked == 0 {
+            self.run();
+        }
+        let said = match i32::try_from(forked) {
+            Ok(pid) if pid > 0 => pid,
+            _ => -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN),
+        };
+        let said = said.to_ne_bytes();
+        // SAFETY: `said` is valid for its length.
+        unsafe { libc::write(between.name, said.as_ptr().cast(), said.len()) };
+        let mut nothing = [0_u8; 1];
+        // Until then the pid is our own child's, dead or alive, and cannot be given to another process.
+        // SAFETY: `nothing` is valid for its length.
+        unsafe { libc::read(between.hold, nothing.as_mut_ptr().cast(), nothing.len()) };
+        // SAFETY: `_exit` runs no destructor and flushes nothing of the parent's.
+        unsafe { libc::_exit(0) }
     }
 
     /// Returns only on failure, with the step that failed; `errno` says why.
