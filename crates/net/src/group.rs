@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use socket2::{Domain, Socket, Type};
@@ -154,6 +154,20 @@ impl ListenerGroup {
             self.path = PathOwnership::claim(path, identity);
         }
         self.path.is_some()
+    }
+
+    /// As [`ListenerGroup::claim`], with the former owner's own lock beside the path.
+    pub fn claim_with(&mut self, identity: (u64, u64), lock: Option<OwnedFd>) -> bool {
+        if let LocalAddr::Unix(path) = &self.address {
+            self.path = PathOwnership::claim_with(path, identity, lock);
+        }
+        self.path.is_some()
+    }
+
+    /// The lock beside the unix socket path that this group made: for a successor's [`ListenerGroup::claim_with`].
+    #[must_use]
+    pub fn path_lock(&self) -> Option<BorrowedFd<'_>> {
+        self.path.as_ref().and_then(PathOwnership::lock)
     }
 
     /// Closes our copies of the sockets and, if its file still is ours, removes a unix socket path.

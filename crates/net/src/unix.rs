@@ -1,15 +1,14 @@
 //! Unix sockets: a path is taken only from the dead, replaced without a gap, and removed only while it is ours.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
 use nix::sys::stat::{Mode, umask};
 use socket2::SockRef;
@@ -29,7 +28,7 @@ pub(crate) struct PathOwnership {
     path: PathBuf,
     identity: (u64, u64),
     /// `None` when it was claimed while its former owner still held the lock.
-    _lock: Option<Flock<File>>,
+    lock: Option<OwnedFd>,
 }
 
 impl PathOwnership {
@@ -42,8 +41,24 @@ impl PathOwnership {
         (found == identity).then(|| PathOwnership {
             path: path.to_owned(),
             identity,
-            _lock: lock(path).ok(),
+            lock: lock(path).ok(),
         })
+    }
+
+    /// The lock is the former owner's own open file, so that there is no moment without it.
+    pub(crate) fn claim_with(
+        path: &Path,
+        identity: (u64, u64),
+        held: Option<OwnedFd>,
+    ) -> Option<PathOwnership> {
+        let Some(held) = held else { return PathOwnership::claim(path, identity) };
+        let found = identity_of(path).ok()?;
+        let lock = Some(held);
+        (found == identity).then(|| PathOwnership { path: path.to_owned(), identity, lock })
+    }
+
+    pub(crate) fn lock(&self) -> Option<BorrowedFd<'_>> {
+        self.lock.as_ref().map(AsFd::as_fd)
     }
 
     /// Removes the path unless somebody else's file stands there by now.
@@ -80,7 +95,7 @@ pub(crate) fn bind_path(
     let result = finish(at, &socket, path, made, options);
     match result {
         Ok(identity) => {
-            Ok((socket, PathOwnership { path: path.to_owned(), identity, _lock: Some(lock) }))
+            Ok((socket, PathOwnership { path: path.to_owned(), identity, lock: Some(lock) }))
         }
         Err(error) => {
             if error.step != BindStep::Bind {
@@ -147,7 +162,7 @@ fn start_listening(at: &At<'_>, socket: &OwnedFd, options: &BindOptions) -> Resu
 /// Takes the lock that keeps two servers from judging one path at the same moment.
 ///
 /// The file stays for ever: a lock on a file that can be removed excludes nobody.
-fn lock(path: &Path) -> io::Result<Flock<File>> {
+fn lock(path: &Path) -> io::Result<OwnedFd> {
     let mut name = path.as_os_str().to_owned();
     name.push(LOCK_SUFFIX);
     let file = OpenOptions::new()
@@ -157,10 +172,11 @@ fn lock(path: &Path) -> io::Result<Flock<File>> {
         .mode(0o600)
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(name)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EAGAIN => in_use(),
-        errno => errno.into(),
-    })
+    sys::fd::try_lock(&file).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => in_use(),
+        _ => error,
+    })?;
+    Ok(file.into())
 }
 
 /// Tells whether a dead server's socket stands at `path`; `Ok(false)`: nothing does.
