@@ -8,8 +8,10 @@ mod act;
 mod admin;
 mod boot;
 mod companion;
+mod control;
 mod departure;
 mod facts;
+mod follow;
 mod hear;
 mod keep;
 mod manager;
@@ -31,6 +33,7 @@ use sys::{Pid, Signal};
 
 use crate::clock::Clock;
 use crate::config::Invocation;
+use crate::control::Control;
 use crate::fleet::{Fleet, Id, Limits};
 use crate::generation::Generation;
 use crate::hooks::{Hook, Hooks};
@@ -46,19 +49,19 @@ use manager::Manager;
 use reload::ReloadBook;
 pub use reload::chain;
 use stop::StopBook;
-use upgrade::Peer;
+use upgrade::Upgrade;
 
 /// Something that happened outside. Deadlines are no events: the plan looks at the clock after every wait.
 #[derive(Debug)]
 enum Event {
-    /// A signal came.
-    Signal(Signal),
+    /// A signal came, from this process as far as we can see it.
+    Signal(Signal, Pid),
     /// A process said something.
     Notice(Pid, Notice),
     /// A child ended, or an orphan if there is no id.
     Ended(Option<Id>),
-    /// The other master of an upgrade said something.
-    Peer,
+    /// Another master said something, or ended.
+    Masters,
 }
 
 /// Longest wait: heartbeats are looked at this often, and a systemd watchdog is fed.
@@ -97,12 +100,11 @@ pub struct Arbiter {
     reload: ReloadBook,
     stop: Option<StopBook>,
     pidfile: Option<PidFile>,
-    /// Until when the pidfile of the old master is tried for: one that dies lets go of the link before the lock.
-    pidfile_by: Option<Instant>,
-    /// The other master of an upgrade under way.
-    peer: Option<Peer>,
-    /// Another master serves, or will, on the same listeners: they are only let go of, never filtered or unlinked.
-    shares_listeners: bool,
+    /// Other masters, before and after us.
+    upgrade: Upgrade,
+    control: Control,
+    /// How the last reload ended, for people.
+    last_reload: String,
     /// Whether the first boot is over, for better or worse, and was announced.
     is_announced: bool,
     next_look_for_wear: Instant,
@@ -115,6 +117,7 @@ impl Arbiter {
     /// Runs until the server has stopped; returns the exit code.
     pub fn run(mut self) -> i32 {
         loop {
+            self.tend_control();
             self.catch_up_on_reload();
             self.listen_for_heartbeats();
             self.look_for_wear();
@@ -139,11 +142,11 @@ impl Arbiter {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Signal(signal) => self.hear_signal(signal),
+            Event::Signal(signal, sender) => self.hear_signal(signal, sender),
             Event::Notice(sender, notice) => self.hear_notice(sender, notice),
             Event::Ended(Some(id)) => self.bury(id),
             Event::Ended(None) => self.bury_orphans(),
-            Event::Peer => self.hear_peer(),
+            Event::Masters => self.hear_masters(),
         }
     }
 
@@ -162,6 +165,8 @@ impl Arbiter {
             .min(TICK)
             .min(self.manager.watchdog_wait().unwrap_or(TICK))
             .min(self.hooks.longest_wait().unwrap_or(TICK));
+        // A request that was read already makes no descriptor readable.
+        let wait = if self.control.has_more() { Duration::ZERO } else { wait };
         // Rounded up: a deadline half a millisecond away must not become a busy loop.
         let milliseconds = wait.as_nanos().div_ceil(1_000_000);
         let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::ZERO);
@@ -174,7 +179,10 @@ impl Arbiter {
         polled.extend(
             self.processes.values().map(|process| PollFd::new(process.as_fd(), PollFlags::POLLIN)),
         );
-        polled.extend(self.peer.iter().map(|peer| PollFd::new(peer.as_fd(), PollFlags::POLLIN)));
+        let masters = self.upgrade.descriptors();
+        polled.extend(masters.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)));
+        let before_control = polled.len();
+        polled.extend(self.control.descriptors(self.is_control_open()));
         // Only to wake up: they are tended in every turn.
         polled.extend(self.hooks.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let pause = self.clock.sleeps(real, wait);
@@ -192,10 +200,10 @@ impl Arbiter {
         let mut events = Vec::new();
         let mut has_orphans = false;
         if is_ready.first() == Some(&true) {
-            for (signal, _sender) in self.signals.read() {
+            for (signal, sender) in self.signals.read() {
                 match signal {
                     Signal::SIGCHLD => has_orphans = true,
-                    signal => events.push(Event::Signal(signal)),
+                    signal => events.push(Event::Signal(signal, sender)),
                 }
             }
         }
@@ -206,8 +214,9 @@ impl Arbiter {
                 events.push(Event::Notice(sender, Notice::parse(&text)));
             }
         }
-        if is_ready.get(2 + ids.len()) == Some(&true) {
-            events.push(Event::Peer);
+        let masters = is_ready.iter().take(before_control).skip(2 + ids.len());
+        if masters.copied().any(|is_ready| is_ready) {
+            events.push(Event::Masters);
         }
         let ended = ids.into_iter().zip(is_ready.iter().skip(2)).filter(|(_, ended)| **ended);
         events.extend(ended.map(|(id, _)| Event::Ended(Some(id))));
@@ -225,8 +234,7 @@ impl Arbiter {
             .chain(graces)
             .chain(companion)
             .chain(self.admin.next_deadline())
-            .chain(self.peer.as_ref().and_then(Peer::next_deadline))
-            .chain(self.pidfile_by.map(|_| now + upgrade::PIDFILE_RETRY))
+            .chain(self.upgrade.next_deadline())
             .chain(self.stop.as_ref().and_then(StopBook::next_deadline))
             .filter(|deadline| now < *deadline)
             .min()

@@ -5,11 +5,12 @@
 //! - [`Loaded`] is checked as a whole: addresses understood, application found. Whoever holds one can use it.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use net::BindAddr;
@@ -38,6 +39,8 @@ pub struct Invocation {
     pub variables: Vec<(String, String)>,
     /// The program itself, absolute; for the bundled application beside it, and for starting it again.
     pub program: Option<PathBuf>,
+    /// Where the program was started from, absolute, links and all: an upgrade starts what lies there then.
+    pub origin: Option<PathBuf>,
     /// The working directory at start.
     pub directory: PathBuf,
 }
@@ -86,6 +89,7 @@ impl Invocation {
         Invocation {
             args: args.collect(),
             variables: env::vars_os().filter_map(|(k, v)| Some((text(k)?, text(v)?))).collect(),
+            origin: origin(name.as_deref(), &directory),
             program: own_program(name, &directory),
             directory,
         }
@@ -279,6 +283,19 @@ fn problem(resolved: &Resolved, names: &[&str], message: String) -> Problem {
     Problem { place, message }
 }
 
+/// The path that this program was started by. Not by `/proc/self/exe`: that is the old file for ever, and behind all links.
+fn origin(name: Option<&OsStr>, directory: &Path) -> Option<PathBuf> {
+    let named = sys::spawn::find_program(name?, env::var_os("PATH").as_deref());
+    let named = named.map(|path| directory.join(path));
+    let real = env::current_exe().ok();
+    let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    // Whoever starts a program may call it what he likes: then the name leads elsewhere, or nowhere.
+    match (named, real) {
+        (Some(named), Some(real)) if identity(&named) == identity(&real) => Some(named),
+        (_, real) => real,
+    }
+}
+
 /// Where this program lies, so that the one beside it can be found and this one be started again after it was replaced.
 ///
 /// Not `/proc/self/exe` first: after an upgrade on disk that names the old file, `… (deleted)`.
@@ -300,7 +317,6 @@ fn own_program(name: Option<OsString>, directory: &Path) -> Option<PathBuf> {
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
     let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     fs::symlink_metadata(one).is_ok_and(|meta| meta.is_file()) && identity(one) == identity(other)
 }

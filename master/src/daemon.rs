@@ -4,7 +4,7 @@
 //! command reports success before it has tried. Errors up to then are printed where the command was given.
 
 use std::env;
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,7 +19,7 @@ use sys::spawn::Spawn;
 use crate::config::Invocation;
 
 /// The descriptor on which the daemon reports that it has begun.
-const REPORT: &str = "_MONOCEROS_REPORT";
+pub(crate) const REPORT: &str = "_MONOCEROS_REPORT";
 
 /// What the daemon says when it has begun; silence and end-of-file mean that it could not.
 const BEGUN: &[u8] = b"1";
@@ -34,7 +34,8 @@ pub fn launch(invocation: &Invocation) -> io::Result<i32> {
     let (mut verdict, report) = UnixStream::pair()?;
     let report: OwnedFd = report.into();
     let mut spawn = Spawn::new(CString::new(program.as_os_str().as_bytes())?);
-    let name = OsString::from("master");
+    // By its own name: an upgrade starts what lies there then.
+    let name = invocation.origin.as_ref().unwrap_or(program).clone().into_os_string();
     spawn.args = [&name]
         .into_iter()
         .chain(&invocation.args)

@@ -1,5 +1,6 @@
 //! A generation: one reading of the settings, with the listeners and the sealed copy that its workers get.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +19,8 @@ pub struct Listening {
     address: Option<BindAddr>,
     /// The sockets.
     pub group: ListenerGroup,
+    /// Whether another master holds them too.
+    shared: Cell<bool>,
 }
 
 /// One reading of the settings.
@@ -66,7 +69,7 @@ impl Listening {
                 {
                     Some(listening) => Ok(Rc::clone(listening)),
                     None => ListenerGroup::bind(address, shards, options)
-                        .map(|group| Rc::new(Listening { address: Some(address.clone()), group })),
+                        .map(|group| Rc::new(Listening::new(Some(address.clone()), group))),
                 }
             })
             .collect()
@@ -75,7 +78,7 @@ impl Listening {
     /// The listeners of `address`; `None`: somebody outside opened and holds them.
     #[must_use]
     pub fn new(address: Option<BindAddr>, group: ListenerGroup) -> Listening {
-        Listening { address, group }
+        Listening { address, group, shared: Cell::new(false) }
     }
 
     /// The address as the settings have it; `None`: inherited.
@@ -91,13 +94,24 @@ impl Listening {
     /// One of them is no listener.
     pub fn adopt(fds: Vec<OwnedFd>) -> io::Result<Vec<Rc<Listening>>> {
         let groups = ListenerGroup::adopt(fds)?;
-        Ok(groups.into_iter().map(|group| Rc::new(Listening { address: None, group })).collect())
+        Ok(groups.into_iter().map(|group| Rc::new(Listening::new(None, group))).collect())
     }
 
     /// Whether somebody else opened it, and surely holds it still.
     #[must_use]
     pub fn is_inherited(&self) -> bool {
         matches!(self.address, None | Some(BindAddr::Fd(_)))
+    }
+
+    /// Notes whether another master holds it too.
+    pub fn share(&self, is_shared: bool) {
+        self.shared.set(is_shared);
+    }
+
+    /// Whether somebody else holds it as well: then it is only let go of, never shut, filtered or unlinked.
+    #[must_use]
+    pub fn is_held_elsewhere(&self) -> bool {
+        self.is_inherited() || self.shared.get()
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Journal {
     grave: Rc<Cell<GraveLines>>,
     /// The access log, of which the master writes only what died with a worker.
     pub obituaries: Obituaries,
+    /// Nothing of ours is of consequence: somebody else reports it.
+    is_subdued: Rc<Cell<bool>>,
 }
 
 /// Numbers of lines that were logged.
@@ -53,6 +55,7 @@ impl Journal {
         let journal = Journal {
             log: Log::open(target)?,
             grave: Rc::default(),
+            is_subdued: Rc::default(),
             obituaries: Obituaries::default(),
         };
         journal.reconfigure(settings);
@@ -112,6 +115,11 @@ impl Journal {
         self.log.flush_within(FLUSH_MAX);
     }
 
+    /// Whether failures are only remarks: those of a master on trial are reported by the one that it was to follow.
+    pub fn subdue(&self, is_subdued: bool) {
+        self.is_subdued.set(is_subdued);
+    }
+
     /// For developers.
     pub fn debug(&self, line: &str) {
         self.log.write_line(Level::Debug, line);
@@ -130,12 +138,18 @@ impl Journal {
 
     /// Someone must act.
     pub fn error(&self, line: &str) {
+        if self.is_subdued.get() {
+            return self.info(line);
+        }
         self.count(|grave| grave.errors += 1);
         self.log.write_line(Level::Error, line);
     }
 
     /// A worker was lost, or the server is.
     pub fn critical(&self, line: &str) {
+        if self.is_subdued.get() {
+            return self.info(line);
+        }
         self.count(|grave| grave.criticals += 1);
         self.log.write_line(Level::Critical, line);
     }

@@ -11,9 +11,10 @@ use std::process::ExitCode;
 use master::arbiter::Arbiter;
 use master::companion::{self, EMBEDDED_COMMAND};
 use master::config::{Invocation, LoadError, Loaded};
+use master::ctl::{self, CTL_COMMAND};
 use master::daemon;
-use master::handover::{self, Handover, RELAY_COMMAND};
 use master::journal::Journal;
+use master::upgrade::{self, Handover};
 use net::inherit::Inherited;
 use shared::exit;
 
@@ -26,10 +27,7 @@ fn run() -> i32 {
     let mut args = env::args_os().skip(1);
     match args.next() {
         Some(first) if first == EMBEDDED_COMMAND => return companion::embedded_postgres(args),
-        Some(first) if first == RELAY_COMMAND => {
-            return handover::relay()
-                .map_or_else(|error| fail(&error, exit::RUNTIME), |()| exit::OK);
-        }
+        Some(first) if first == CTL_COMMAND => return ctl::run(args),
         _ => (),
     }
     // Before anything is opened: the numbers after 2 may be listeners that were passed to us.
@@ -37,14 +35,19 @@ fn run() -> i32 {
         Ok(inherited) => inherited,
         Err(error) => return fail(&error, exit::CANNOT_BIND),
     };
-    let handover = match handover::take() {
+    let handover = match upgrade::take() {
         Ok(handover) => handover,
         Err(error) => return fail(&error, exit::CANNOT_BIND),
     };
     let invocation = Invocation::of_this_process();
     let loaded = match invocation.load() {
         Ok(loaded) => loaded,
-        Err(error) => return refuse(&error),
+        Err(error) => {
+            if let Some(handover) = &handover {
+                handover.link.say_failed(&chain(&error));
+            }
+            return refuse(&error);
+        }
     };
     if loaded.settings().print_config {
         return answer(&loaded.resolved.print());
@@ -69,31 +72,48 @@ fn start(
     handover: Option<Handover>,
     report: Option<UnixStream>,
 ) -> i32 {
+    let subdued = handover.is_some();
+    // For the last word when it does not come to more.
+    let link = handover.as_ref().and_then(|handover| handover.link.try_clone().ok());
+    let say_failed = |why: &str| {
+        if let Some(link) = &link {
+            link.say_failed(why);
+        }
+    };
     if let Err(error) = env::set_current_dir(&loaded.directory) {
-        say(&format!("master: cannot enter {}: {error}", loaded.directory.display()));
+        let why = format!("cannot enter {}: {error}", loaded.directory.display());
+        say_failed(&why);
+        say(&format!("master: {why}"));
         return exit::CONFIG;
     }
     let journal = match Journal::open(loaded.settings()) {
         Ok(journal) => journal,
         Err(error) => {
             let name = loaded.settings().errorlog.clone().unwrap_or_default();
-            say(&format!("master: cannot open errorlog {name}: {error}"));
+            let why = format!("cannot open errorlog {name}: {error}");
+            say_failed(&why);
+            say(&format!("master: {why}"));
             return exit::CONFIG;
         }
     };
     if let Err(error) = journal.obituaries.open(loaded.settings()) {
         let name = loaded.settings().accesslog.clone().unwrap_or_default();
-        say(&format!("master: cannot open accesslog {name}: {error}"));
+        let why = format!("cannot open accesslog {name}: {error}");
+        say_failed(&why);
+        say(&format!("master: {why}"));
         return exit::CONFIG;
     }
+    journal.subdue(subdued);
     match Arbiter::start(invocation, loaded, inherited, handover, journal.clone()) {
         Ok(arbiter) => {
             if let Some(Err(error)) = report.map(daemon::begin) {
                 journal.warning(&format!("Cannot leave the terminal error={error:?}"));
             }
+            drop(link);
             arbiter.run()
         }
         Err(error) => {
+            say_failed(&error.explained());
             journal.error(&error.explained());
             journal.flush();
             error.exit_code()

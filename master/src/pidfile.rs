@@ -78,7 +78,9 @@ impl PidFile {
             {
                 return Err(PidFileError::Running { path: path.to_owned(), pid: Some(other) });
             }
-            let mut ours = PidFile { path: path.to_owned(), file };
+            // Absolute, since a master changes its directory.
+            let absolute = std::path::absolute(path).map_err(failed)?;
+            let mut ours = PidFile { path: absolute, file };
             if !ours.is_in_place() {
                 continue;
             }
@@ -86,6 +88,26 @@ impl PidFile {
             return Ok(ours);
         }
         Err(failed(io::Error::other("it is removed again and again")))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves it to `path`, in place of whatever lies there; nobody ever finds none, or an unlocked one.
+    ///
+    /// # Errors
+    ///
+    /// The file system's reason; it then stays where it is.
+    pub fn rename(&mut self, path: &Path) -> io::Result<()> {
+        let path = std::path::absolute(path)?;
+        if self.path != path {
+            fs::rename(&self.path, &path)?;
+            self.path = path;
+        }
+        Ok(())
     }
 
     /// Removes the file, if the path still leads to it.

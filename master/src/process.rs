@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use shared::contract::{self, Order};
 use sys::pidfd::Exit;
-use sys::spawn::{Child, Credentials, Spawn, Step};
+use sys::spawn::{Child, Credentials, Spawn};
 use sys::{Pid, Signal};
 
 use crate::fleet::DrainReason;
@@ -35,7 +35,7 @@ const OURS_ALONE: &[&str] = &[
     "WATCHDOG_PID",
     "FDSTORE",
     "_MONOCEROS_REPORT",
-    crate::handover::OURS_ALONE,
+    crate::upgrade::VARIABLE,
 ];
 
 /// What every child gets of our own environment.
@@ -152,6 +152,8 @@ pub struct Process {
     pub drained_because: Option<DrainReason>,
     /// What it last said about itself; with a failed boot, why.
     pub status: Option<String>,
+    /// Why its program never began, once that is known: see [`Process::learn_exec_failure`].
+    pub exec_failure: Option<String>,
 }
 
 impl Process {
@@ -215,6 +217,7 @@ impl Process {
             wear: Wear::default(),
             drained_because: None,
             status: None,
+            exec_failure: None,
         })
     }
 
@@ -244,10 +247,10 @@ impl Process {
         sys::pidfd::reap(&self.child.pidfd)
     }
 
-    /// Why its program never began, if that is so.
-    #[must_use]
-    pub fn exec_failure(&self) -> Option<(Step, io::Error)> {
-        self.child.exec_failure()
+    /// After its end: finds out whether its program ever began. The kernel tells only once.
+    pub fn learn_exec_failure(&mut self) {
+        let failure = self.child.exec_failure();
+        self.exec_failure = failure.map(|(step, error)| format!("{step}: {error}"));
     }
 
     /// Whether it has a handler of its own for `signal`; the default action of most would end it.

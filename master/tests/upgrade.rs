@@ -113,12 +113,28 @@ fn an_upgrade_that_fails_changes_nothing() {
     // A master that starts, but whose workers cannot boot.
     fs::remove_file(upgradable.server.folder.path("master")).unwrap();
     fs::copy(master(), upgradable.server.folder.path("master")).unwrap();
-    upgradable.server.expect("exited with code 3");
-    upgradable.server.expect("Reason: Worker failed to boot.");
-    upgradable.server.expect("Shutting down: Master code=3");
     upgradable.server.folder.write_program("worker", "#!/bin/sh\nexit 3\n");
     upgradable.server.signal(Signal::SIGUSR2);
     upgradable.server.wait_for_lines("Upgrade failed", 4);
+    let log = upgradable.server.log();
+    let reasons: Vec<&str> =
+        log.lines().filter_map(|line| line.split_once("reason=")).map(|(_, why)| why).collect();
+    assert!(reasons[0].starts_with("it ended without giving a reason"), "{reasons:?}");
+    assert!(reasons[1].contains("cannot execute the program: No such file"), "{reasons:?}");
+    assert!(
+        reasons.iter().any(|why| why.contains("a worker could not boot (code=3)")),
+        "{reasons:?}"
+    );
+    // Settings that cannot be read: the new master's own words reach the operator.
+    upgradable.server.folder.write("monoceros.toml", "wrokers = 1\n");
+    upgradable.server.signal(Signal::SIGUSR2);
+    upgradable.server.wait_for_lines("Upgrade failed", 5);
+    assert!(
+        upgradable.server.log().contains("reason=monoceros.toml:1:1: "),
+        "{}",
+        upgradable.server.log()
+    );
+    fs::remove_file(upgradable.server.folder.path("monoceros.toml")).unwrap();
 
     let (answered, failed) = load.finish();
     assert!(failed.is_empty() && 10 < answered, "{answered} answered, failed: {failed:?}");
@@ -135,7 +151,7 @@ fn a_stop_waits_for_the_verdict() {
     // Boots for a second, then fails.
     upgradable.replace("#!/bin/sh\nsleep 1\nexit 1\n");
     upgradable.server.signal(Signal::SIGUSR2);
-    upgradable.server.wait_for_line("Upgrading: another master boots");
+    upgradable.server.wait_for_line("Upgrading: booting another master");
     upgradable.server.signal(Signal::SIGUSR2);
     upgradable.server.expect("USR2 signal ignored. Child exists.");
     upgradable.server.wait_for_line("USR2 signal ignored. Child exists.");
@@ -153,7 +169,7 @@ fn a_successor_carries_on_when_its_predecessor_dies() {
     let address = upgradable.server.address();
     upgradable.server.expect("The master is gone: finishing");
     upgradable.server.signal(Signal::SIGUSR2);
-    upgradable.server.wait_for_line("Upgrading: another master boots");
+    upgradable.server.wait_for_line("Upgrading: booting another master");
     upgradable.server.signal(Signal::SIGKILL);
     upgradable.server.wait_status();
     upgradable.server.wait_for_line("Master has been promoted.");

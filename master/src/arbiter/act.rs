@@ -175,6 +175,7 @@ impl Arbiter {
         }
         self.boot_code.get_or_insert(shared::exit::WORKER_BOOT);
         self.hook_of_abort(id);
+        self.fail_as_successor("a worker was not ready within boot_timeout");
         self.tell(id, Fleet::aborting(now), now);
     }
 

@@ -108,8 +108,8 @@ impl Admin {
     }
 
     /// Its listeners, for a new master.
-    pub(super) fn listening(&self) -> &[Rc<Listening>] {
-        self.plan.as_ref().map_or(&[], |plan| &plan.listening)
+    pub(super) fn listening(&self) -> Vec<Rc<Listening>> {
+        self.plan.as_ref().map_or_else(Vec::new, |plan| plan.listening.clone())
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -216,7 +216,13 @@ impl Arbiter {
                     self.close_admin(plan.listening);
                 }
             }
-            (Some(plan), None) => {
+            (Some(mut plan), None) => {
+                if !self.admin.passed.is_empty() {
+                    match plan.open(&self.admin.passed) {
+                        Ok(()) => self.admin.passed.clear(),
+                        Err(why) => self.journal.error(&format!("Cannot open admin reason={why}")),
+                    }
+                }
                 self.admin.plan = Some(plan);
                 self.admin.failures = 0;
                 self.admin.state = State::Absent { retry_at: now };
@@ -250,12 +256,11 @@ impl Arbiter {
         if let State::Absent { retry_at } = self.admin.state
             && retry_at <= now
             // It would say "starting" on a socket that the old one answers for.
-            && !self.is_taking_over()
+            && !self.upgrade.is_understudy()
             && !(self.stop.is_some() && self.fleet.is_empty())
             && let Some(mut plan) = self.admin.plan.take()
         {
-            let passed = std::mem::take(&mut self.admin.passed);
-            let started = plan.open(&passed).and_then(|()| self.start_admin(&plan, now));
+            let started = plan.open(&self.admin.passed).and_then(|()| self.start_admin(&plan, now));
             self.admin.plan = Some(plan);
             match started {
                 Ok(id) => {
@@ -346,8 +351,8 @@ impl Arbiter {
             self.journal.debug(&format!("Admin exited pid={pid} {how}"));
             return true;
         }
-        let why = match (process.exec_failure(), &process.status) {
-            (Some((step, error)), _) => format!(" reason={:?}", format!("{step}: {error}")),
+        let why = match (&process.exec_failure, &process.status) {
+            (Some(failure), _) => format!(" reason={failure:?}"),
             (None, Some(status)) => format!(" reason={status:?}"),
             (None, None) => String::new(),
         };
@@ -417,6 +422,7 @@ impl Arbiter {
         for id in self.admin.ids().collect::<Vec<_>>() {
             self.dismiss(id, now);
         }
+        self.leave_admin();
         let leaving = std::mem::take(&mut self.admin.leaving);
         self.admin = Admin { leaving, is_left_to_successor: true, ..Admin::new(Vec::new(), now) };
     }

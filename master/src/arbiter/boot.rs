@@ -16,22 +16,24 @@ use shared::settings::Place;
 use sys::signal::SignalFd;
 
 use super::admin::Admin;
+use super::follow::{Predecessor, passed_for, understudys};
 use super::hear::SIGNALS;
 use super::manager::Manager;
 use super::reload::ReloadBook;
-use super::upgrade::Peer;
+use super::upgrade::Upgrade;
 use super::{Arbiter, PROCESSES_MAX, limits};
 use crate::clock::Clock;
 use crate::config::{Invocation, Loaded};
-use crate::fleet::{Fleet, SLOTS_MAX, Stage, State};
+use crate::control::Control;
+use crate::fleet::{Fleet, Stage, State};
 use crate::generation::{Generation, Listening, OpenError};
-use crate::handover::Handover;
 use crate::hooks::{Hook, Hooks};
 use crate::journal::Journal;
 use crate::oom::OomKills;
 use crate::pidfile::{PidFile, PidFileError};
 use crate::process::Environment;
 use crate::store;
+use crate::upgrade::{Handover, Heritage, Purpose};
 
 /// Time for hooks to be gone after they were killed.
 pub(super) const HOOKS_END_MAX: Duration = Duration::from_secs(1);
@@ -67,12 +69,19 @@ impl Arbiter {
         let signals = SignalFd::new(&SIGNALS).map_err(system("cannot take signals"))?;
         // A failure leaves the limit as it is, which is enough for most.
         let _ = sys::limits::raise_open_files();
-        let pidfile = match &settings.pidfile {
-            // In an upgrade the old master has it until it goes.
-            Some(path) if handover.is_none() => {
-                Some(PidFile::acquire(path, std::process::id()).map_err(StartError::PidFile)?)
+        let (heritage, passed, predecessor) = match handover {
+            Some(Handover { link, passed, heritage }) => {
+                let predecessor = Predecessor::new(link, passed.clone());
+                (heritage, passed, Some(predecessor))
             }
-            _ => None,
+            None => (Heritage::default(), Vec::new(), None),
+        };
+        let pidfile = match &settings.pidfile {
+            Some(path) => {
+                let path = understudys(path, heritage.pidfile.as_deref());
+                Some(PidFile::acquire(&path, std::process::id()).map_err(StartError::PidFile)?)
+            }
+            None => None,
         };
         journal.info(&format!("Starting monoceros {}", env!("CARGO_PKG_VERSION")));
         for warning in &loaded.warnings {
@@ -93,19 +102,22 @@ impl Arbiter {
                     .warning(&format!("{name} is not used: listeners were inherited (LISTEN_FDS)"));
             }
         }
-        let (passed, mut passed_to_admin, peer) = match handover {
-            Some(Handover { link, listening, admin }) => {
-                (listening, admin, Some(Peer::predecessor(link)))
-            }
-            None => (found.stored, found.stored_for_admin, None),
+        let stored = (found.stored, found.stored_for_admin);
+        let (given, mut given_to_admin) = match &predecessor {
+            Some(_) => (passed_for(&passed, Purpose::Http), passed_for(&passed, Purpose::Admin)),
+            None => stored,
         };
         let opened = Listening::adopt(found.admin)
             .map_err(OpenError::Inherit)
             .and_then(|inherited| {
-                passed_to_admin.extend(inherited);
-                open(&loaded, found.http, &passed)
+                given_to_admin.extend(inherited);
+                open(&loaded, found.http, &given)
             })
-            .and_then(|listening| Generation::new(0, loaded, listening));
+            .and_then(|listening| Generation::new(0, loaded, listening))
+            .and_then(|generation| match Arbiter::fits(&generation) {
+                Ok(()) => Ok(generation),
+                Err(why) => Err(OpenError::Inherit(io::Error::other(why))),
+            });
         let generation = match opened {
             Ok(generation) => generation,
             Err(error) => {
@@ -119,8 +131,8 @@ impl Arbiter {
         let scoreboard =
             Scoreboard::create(PROCESSES_MAX).map_err(system("cannot make the scoreboard"))?;
         let mut manager = Manager::from_env(&journal);
-        manager.has_kept(found.names);
-        if peer.is_some() {
+        manager.has_kept(found.names.into_iter().chain(heritage.stored).collect());
+        if predecessor.is_some() {
             manager.fall_silent();
         }
 
@@ -134,21 +146,25 @@ impl Arbiter {
             manager,
             scoreboard,
             clock: Clock::new(),
-            fleet: Fleet::new(settings.workers.min(SLOTS_MAX), limits(&settings), now),
+            fleet: Fleet::new(
+                Arbiter::workers_after(settings.workers, heritage.workers),
+                limits(&settings),
+                now,
+            ),
             processes: BTreeMap::new(),
             last_id: 0,
             generations: BTreeMap::new(),
             last_generation: 0,
             companion: None,
-            admin: Admin::new(passed_to_admin, now),
+            admin: Admin::new(given_to_admin, now),
             queues_at: now,
             hooks,
             reload: ReloadBook::default(),
             stop: None,
             pidfile,
-            pidfile_by: None,
-            shares_listeners: peer.is_some(),
-            peer,
+            upgrade: Upgrade::following(predecessor),
+            control: Control::default(),
+            last_reload: "none yet".to_owned(),
             is_announced: false,
             next_look_for_wear: now,
             oom_kills: OomKills::find(),
@@ -158,6 +174,7 @@ impl Arbiter {
         arbiter.set_title(&generation);
         arbiter.report_listening(&generation);
         arbiter.want_admin(generation.settings(), generation.loaded.credentials.as_ref());
+        arbiter.open_control(&settings, &passed_for(&passed, Purpose::Control));
         let wants_companion = generation.wants_embedded();
         arbiter.generations.insert(0, generation);
         arbiter.hook(Hook::WhenReady, &[]);
@@ -172,7 +189,9 @@ impl Arbiter {
     pub(super) fn set_title(&self, generation: &Generation) {
         let name =
             generation.settings().proc_name.clone().unwrap_or_else(|| generation.app().name());
-        sys::title::set(&format!("monoceros: master [{name}]"));
+        // gunicorn's mark of a master that is to follow another one.
+        let mark = if self.upgrade.is_understudy() { ".2" } else { "" };
+        sys::title::set(&format!("monoceros: master{mark} [{name}]"));
     }
 
     pub(super) fn report_listening(&self, generation: &Generation) {
@@ -205,7 +224,6 @@ impl Arbiter {
         self.journal.info(&format!("Ready workers={serving} wanted={wanted}"));
         let status = self.status();
         self.manager.tell(&format!("READY=1\nSTATUS={status}"));
-        self.tell_predecessor();
         self.hook(Hook::OnAllReady, &[("WORKERS", serving.to_string())]);
     }
 

@@ -34,7 +34,8 @@ impl Arbiter {
         };
         let request = self.request_in_hand(process);
         let held = process.block.and_then(|block| self.scoreboard.block(block)?.request_in_hand());
-        let Some(process) = self.processes.remove(&id) else { return };
+        let Some(mut process) = self.processes.remove(&id) else { return };
+        process.learn_exec_failure();
         let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(0);
         let block = process.block.and_then(|block| self.scoreboard.block(block));
         // A program that never wrote into its block did not count either.
@@ -74,6 +75,7 @@ impl Arbiter {
                     Some(Exit::Code(exit::APP_LOAD)) => self.boot_code = Some(exit::APP_LOAD),
                     _ => _ = self.boot_code.get_or_insert(exit::WORKER_BOOT),
                 }
+                self.fail_as_successor(&why_no_boot(&process, ended));
             }
         }
         let mut facts = worker_facts(process.pid(), slot, process.generation);
@@ -134,8 +136,8 @@ impl Arbiter {
             }
             None => "ended, and somebody else collected it".to_owned(),
         };
-        let why = match (process.exec_failure(), &process.status) {
-            (Some((step, error)), _) => format!(" reason={:?}", format!("{step}: {error}")),
+        let why = match (&process.exec_failure, &process.status) {
+            (Some(failure), _) => format!(" reason={failure:?}"),
             (None, Some(status))
                 if !matches!(departure, Departure::Asked(_)) && !process.is_ready =>
             {
@@ -206,5 +208,14 @@ impl Arbiter {
         for (_, generation) in gone {
             self.close(generation);
         }
+    }
+}
+
+/// Why a worker could not boot, in its own words if it had any.
+fn why_no_boot(process: &Process, ended: Option<Exit>) -> String {
+    let how = ended.map_or_else(|| "code=unknown".to_owned(), |exit| exit.to_string());
+    match (&process.exec_failure, &process.status) {
+        (Some(why), _) | (None, Some(why)) => format!("a worker could not boot: {why} ({how})"),
+        (None, None) => format!("a worker could not boot ({how})"),
     }
 }

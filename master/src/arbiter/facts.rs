@@ -31,7 +31,7 @@ impl Arbiter {
             return;
         }
         master.set_phase(match () {
-            () if self.stop.is_some() => Phase::Stopping,
+            () if self.stop.is_some() && !self.upgrade.is_followed() => Phase::Stopping,
             () if !self.fleet.was_ever_ready => Phase::Starting,
             () if self.fleet.reload != Reload::Idle => Phase::Reloading,
             () => Phase::Running,

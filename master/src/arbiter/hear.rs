@@ -4,6 +4,7 @@ use shared::contract::Notice;
 use sys::{Pid, Signal};
 
 use super::Arbiter;
+use super::upgrade::Stop;
 use crate::fleet::Stage;
 use crate::hooks::Hook;
 
@@ -22,26 +23,34 @@ pub(super) const SIGNALS: [Signal; 10] = [
 ];
 
 impl Arbiter {
-    pub(super) fn hear_signal(&mut self, signal: Signal) {
+    pub(super) fn hear_signal(&mut self, signal: Signal, sender: Pid) {
         // gunicorn's words: "Handling signal: hup".
         let name = signal.as_str().trim_start_matches("SIG").to_ascii_lowercase();
         self.journal.info(&format!("Handling signal: {name}"));
         match signal {
-            Signal::SIGHUP => self.ask_reload(),
-            Signal::SIGTERM => self.ask_graceful_stop(),
+            Signal::SIGHUP => {
+                // The obstacle is in the log.
+                let _ = self.ask_reload();
+            }
+            Signal::SIGTERM => self.ask_graceful_stop(self.stop_by(sender)),
             Signal::SIGINT | Signal::SIGQUIT => self.ask_quick_stop(signal),
             Signal::SIGTTIN => self.change_target(1),
             Signal::SIGTTOU => self.change_target(-1),
             Signal::SIGUSR1 => self.reopen_logs(),
-            Signal::SIGUSR2 => self.ask_upgrade(),
+            Signal::SIGUSR2 => {
+                // The obstacle is in the log.
+                let _ = self.ask_upgrade();
+            }
             // Sent by every terminal that is resized, and gunicorn heeds it only when daemonized.
-            Signal::SIGWINCH if self.is_daemon() => self.dismiss_workers(),
+            Signal::SIGWINCH if self.is_daemon() || self.upgrade.is_doubled() => {
+                self.dismiss_workers();
+            }
             Signal::SIGWINCH => self.journal.info("SIGWINCH ignored. Not daemonized"),
             _ => (),
         }
     }
 
-    fn change_target(&mut self, change: isize) {
+    pub(super) fn change_target(&mut self, change: isize) {
         if !matches!(self.fleet.stage, Stage::Waiting | Stage::Running) {
             self.journal.info("The number of workers stays: the server is stopping");
             return;
@@ -71,16 +80,16 @@ impl Arbiter {
         self.generation().is_some_and(|generation| generation.settings().daemon)
     }
 
-    /// gunicorn's preparation for leaving the field to another master: no workers, but the listeners stay open.
-    fn dismiss_workers(&mut self) {
-        if self.fleet.stage == Stage::Running && self.fleet.was_ever_ready {
-            self.journal.info("graceful stop of workers");
-            self.fleet.dismiss_all();
-            self.report_status();
+    /// What a TERM means: an operator's in an upgrade is for one master, a service manager's for the service.
+    fn stop_by(&self, sender: Pid) -> Stop {
+        if self.manager.is_there() && sender == nix::unistd::getppid() {
+            Stop::OfTheService
+        } else {
+            Stop::OfThisMaster
         }
     }
 
-    fn reopen_logs(&mut self) {
+    pub(super) fn reopen_logs(&mut self) {
         self.journal.reopen();
         // Only to those with a handler: the signal's default is death, and a booting worker may not be so far.
         for (id, process) in &self.processes {

@@ -11,9 +11,10 @@ impl Arbiter {
             return;
         }
         let workers = self.generation().into_iter().flat_map(|generation| &generation.listening);
+        let admin = self.admin.listening();
         let all = workers
             .map(|listening| (listening, false))
-            .chain(self.admin.listening().iter().map(|listening| (listening, true)));
+            .chain(admin.iter().map(|listening| (listening, true)));
         let wanted: Vec<_> = all
             .filter_map(|(listening, is_admin)| {
                 Some((store::name(listening, is_admin)?, std::rc::Rc::clone(listening)))
@@ -28,6 +29,7 @@ impl Arbiter {
     /// Whether somebody outside holds it too: then it is only let go of, never filtered or unlinked.
     pub(super) fn is_held_outside(&self, listening: &Listening) -> bool {
         let names = [false, true].map(|is_admin| store::name(listening, is_admin));
-        listening.is_inherited() || names.iter().flatten().any(|name| self.manager.has_stored(name))
+        listening.is_held_elsewhere()
+            || names.iter().flatten().any(|name| self.manager.has_stored(name))
     }
 }

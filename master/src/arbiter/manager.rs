@@ -56,6 +56,12 @@ impl Manager {
         }
     }
 
+    /// Names of what it keeps, each as often as there are descriptors.
+    pub(super) fn kept(&self) -> Vec<String> {
+        let names = self.stored.iter();
+        names.flat_map(|(name, count)| std::iter::repeat_n(name.clone(), *count)).collect()
+    }
+
     /// Whether it keeps descriptors for us, and listens to us.
     pub(super) fn has_store(&self) -> bool {
         0 < self.store_max && self.notifier.is_some() && !self.is_silent
@@ -99,6 +105,11 @@ impl Manager {
     /// Speaks from now on.
     pub(super) fn speak_up(&mut self) {
         self.is_silent = false;
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_there(&self) -> bool {
+        self.notifier.is_some()
     }
 
     /// Tells it. That it does not listen is its own affair.

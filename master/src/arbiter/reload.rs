@@ -36,14 +36,24 @@ pub(super) struct ReloadBook {
 }
 
 impl Arbiter {
-    pub(super) fn ask_reload(&mut self) {
+    /// HUP, or `ctl reload`.
+    ///
+    /// # Errors
+    ///
+    /// Why there will be none; it is in the log too.
+    pub(super) fn ask_reload(&mut self) -> Result<(), String> {
         if self.stop.is_some() {
-            self.journal.info("No reload: the server is stopping");
-            return;
+            let why = "No reload: the server is stopping";
+            self.journal.info(why);
+            return Err(why.to_owned());
         }
-        let Some(until) = self.reload_waits_for() else { return self.begin_reload() };
-        self.reload.asked_again = true;
-        self.journal.info(&format!("The reload comes after {until}"));
+        if let Some(until) = self.reload_waits_for() {
+            self.reload.asked_again = true;
+            self.journal.info(&format!("The reload comes after {until}"));
+        } else {
+            self.begin_reload();
+        }
+        Ok(())
     }
 
     /// What keeps a reload from beginning now.
@@ -54,7 +64,7 @@ impl Arbiter {
         if !self.fleet.was_ever_ready {
             return Some("the first boot");
         }
-        if self.peer.is_some() {
+        if self.upgrade.is_under_way() {
             return Some("the upgrade");
         }
         let most = LEAVING_MAX_PER_SLOT * self.fleet.target + LEAVING_MAX_MORE;
@@ -62,7 +72,8 @@ impl Arbiter {
     }
 
     fn begin_reload(&mut self) {
-        self.journal.info("Hang up: Master");
+        self.journal.info(&format!("Hang up: {}", self.master_name()));
+        self.control.reload_begins();
         self.manager.tell_reloading();
         let now = self.now();
         self.reload = ReloadBook { began: Some(now), ..ReloadBook::default() };
@@ -88,16 +99,6 @@ impl Arbiter {
         let Some(current) = self.generation() else {
             return Err("there is no generation to follow".into());
         };
-        let is_sharded = |listening: &std::rc::Rc<Listening>| 1 < listening.group.shards().len();
-        if loaded.app.is_foreign
-            && !current.app().is_foreign
-            && current.listening.iter().any(is_sharded)
-        {
-            // It would read from the first listener only, and the others' connections would wait for ever.
-            return Err(
-                "a program after `--` takes one listener per address: that needs a restart".into(),
-            );
-        }
         let ignored = ignored_changes(&current.loaded, &loaded);
         if !ignored.is_empty() {
             self.journal.warning(&format!(
@@ -114,6 +115,7 @@ impl Arbiter {
         let number = self.last_generation + 1;
         let generation =
             Generation::new(number, loaded, listening).map_err(|error| chain(&error))?;
+        Arbiter::fits(&generation)?;
         // It must be there, and be theirs, before the new workers want it.
         let obituaries = &self.journal.obituaries;
         let opened = obituaries.open(generation.settings()).and_then(|()| {
@@ -152,7 +154,7 @@ impl Arbiter {
         let mut drain_from = now;
         if !retired.is_empty() {
             // The last stop of an address: new connections are turned away, begun ones still arrive.
-            for listening in retired.iter().filter(|listening| !listening.is_inherited()) {
+            for listening in retired.iter().filter(|listening| !listening.is_held_elsewhere()) {
                 if let Err(error) = listening.group.refuse_new() {
                     self.journal.warning(&format!("Cannot turn connections away error={error:?}"));
                 }
@@ -182,6 +184,10 @@ impl Arbiter {
         let (generation, workers) = (self.fleet.generation, self.fleet.target);
         self.journal
             .info(&format!("Reloaded generation={generation} workers={workers} took_ms={took_ms}"));
+        self.reload_concluded(&Ok(serde_json::json!({
+            "message": format!("reloaded: generation {generation}, {workers} workers, {took_ms} ms"),
+            "generation": generation, "workers": workers, "took_ms": took_ms as u64,
+        })));
         self.end_reload();
     }
 
@@ -205,6 +211,9 @@ impl Arbiter {
         self.journal.error(&format!(
             "Reload failed, still serving generation={generation} workers={serving} took_ms={took_ms} reason={why}"
         ));
+        self.reload_concluded(&Err(format!(
+            "reload failed, generation {generation} serves on: {why}"
+        )));
         self.end_reload();
     }
 
@@ -239,7 +248,7 @@ impl Arbiter {
     }
 
     pub(super) fn close_listening(&self, listening: Listening, address: &str) {
-        if self.is_held_outside(&listening) || self.shares_listeners {
+        if self.is_held_outside(&listening) {
             return;
         }
         if let Err(error) = listening.group.close_and_unlink() {

@@ -4,6 +4,7 @@
 //! (begun ones arrive) → everybody drains, accepting what waits → `graceful_timeout` → KILL.
 //! INT, QUIT: everybody quits; a second one shortens what is left to two seconds.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use shared::contract::Order;
@@ -12,6 +13,7 @@ use sys::Signal;
 
 use super::Arbiter;
 use super::boot::HOOKS_END_MAX;
+use super::upgrade::Stop;
 use crate::fleet::{Manner, Stage};
 use crate::hooks::Hook;
 
@@ -39,21 +41,30 @@ impl StopBook {
 }
 
 impl Arbiter {
-    pub(super) fn ask_graceful_stop(&mut self) {
+    pub(super) fn ask_graceful_stop(&mut self, stop: Stop) {
         if self.stop.is_some() {
             self.journal.info("The server is stopping already");
-            return;
+        } else if !self.stop_waits_for_upgrade(stop) {
+            self.stop_gracefully();
         }
-        if self.stop_waits_for_upgrade() {
+    }
+
+    pub(super) fn stop_gracefully(&mut self) {
+        self.stop_gracefully_with(exit::OK);
+    }
+
+    /// Stops gracefully, to leave with `code`.
+    pub(super) fn stop_gracefully_with(&mut self, code: i32) {
+        if self.stop.is_some() {
             return;
         }
         let now = self.now();
         let (delay, longest) = self.stop_times();
-        self.begin_stop(exit::OK, false, longest);
-        if self.fleet.serving() == 0 || self.shares_listeners {
-            // Nobody there, or the other master takes what comes.
+        self.begin_stop(code, false, longest);
+        if self.fleet.serving() == 0 {
             self.stop_all(now);
-        } else if delay.is_zero() {
+        } else if delay.is_zero() || self.upgrade.is_followed() || self.upgrade.is_understudy() {
+            // Another master takes what comes; only what it does not have settles.
             self.settle(now);
         } else {
             self.say_close();
@@ -62,7 +73,7 @@ impl Arbiter {
     }
 
     pub(super) fn ask_quick_stop(&mut self, signal: Signal) {
-        self.abandon_upgrade();
+        self.settle_upgrade_quickly();
         let now = self.now();
         match &mut self.stop {
             None => {
@@ -89,6 +100,7 @@ impl Arbiter {
             exit::WORKER_BOOT => "Worker failed to boot.",
             _ => "Companion failed to boot.",
         };
+        self.fail_as_successor(reason);
         self.journal.error(&format!("Reason: {reason}"));
         let now = self.now();
         self.begin_stop(code, true, self.fleet.limits.graceful_timeout);
@@ -97,6 +109,7 @@ impl Arbiter {
 
     fn begin_stop(&mut self, code: i32, is_quick: bool, longest: Duration) {
         self.stop = Some(StopBook { code, is_quick, give_up_at: None });
+        self.stop_concludes_all();
         // Readiness fails before anything else changes.
         self.publish();
         self.fleet.end_reload();
@@ -146,7 +159,7 @@ impl Arbiter {
     /// Tells everybody to finish and go.
     pub(super) fn stop_all(&mut self, now: Instant) {
         let is_last =
-            |listening: &std::rc::Rc<crate::generation::Listening>| !listening.is_inherited();
+            |listening: &std::rc::Rc<crate::generation::Listening>| !listening.is_held_elsewhere();
         let is_last = self.generations.values().flat_map(|g| &g.listening).any(is_last);
         let deadline = now + self.fleet.limits.graceful_timeout;
         for id in self.fleet.stop_all(deadline) {
@@ -176,7 +189,7 @@ impl Arbiter {
         if self.fleet.is_empty() {
             // Both at once: neither needs the other.
             let has_left = [self.admin_has_left(), self.companion_has_left()];
-            return if has_left == [true, true] {
+            return if has_left == [true, true] && !self.waits_for_predecessor() {
                 self.stop.as_ref().map(|stop| stop.code)
             } else {
                 None
@@ -215,13 +228,16 @@ impl Arbiter {
             self.close(generation);
         }
         self.leave_admin();
-        let line = "Shutting down: Master";
+        self.let_go_of_control();
+        let line = format!("Shutting down: {}", self.master_name());
         if code == exit::OK {
-            self.journal.info(line)
+            self.journal.info(&line)
         } else {
             self.journal.error(&format!("{line} code={code}"))
         }
-        if let Some(pidfile) = self.pidfile.take() {
+        if let Some(pidfile) = self.pidfile.take()
+            && self.upgrade.pidfile_of_follower().map(PathBuf::as_path) != Some(pidfile.path())
+        {
             pidfile.release();
         }
         if let Some(settings) = settings {

@@ -60,6 +60,21 @@ impl fmt::Display for Line<'_> {
     }
 }
 
+impl Value {
+    /// The value for people, without passwords; `setting` is the one that it belongs to.
+    #[must_use]
+    pub fn shown(&self, setting: &Setting) -> Option<String> {
+        match self.texts.as_slice() {
+            [] => None,
+            texts if setting.secret => {
+                let shown: Vec<String> = texts.iter().map(|text| without_password(text)).collect();
+                Some(shown.join(", "))
+            }
+            texts => Some(texts.join(", ")),
+        }
+    }
+}
+
 /// A number or truth value as TOML has it.
 fn bare(text: &str) -> String {
     let mut flag = false;

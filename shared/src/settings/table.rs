@@ -527,6 +527,40 @@ settings! {
         kind: Kind::Switch, section: Section::Process, short: Some('D'), on_reload: OnReload::Restart,
     }
 
+    /// How USR2 and `master ctl upgrade` replace the running master: `auto` or `manual`.
+    ///
+    /// `auto`: once the new master serves, the old one hands everything over and leaves by itself; if the new one cannot
+    /// serve, nothing changes. `manual`: gunicorn's ritual. Both serve until one of them is told to go: WINCH and TERM to the
+    /// old one, or TERM to the new one and HUP to the old one.
+    upgrade: UpgradeManner = "auto", upgrade_manner, {
+        section: Section::Process, meta: "MANNER", on_reload: OnReload::AtOnce,
+    }
+
+    /// Time a new master has until all its workers are ready; then it is given up and the old one goes on.
+    ///
+    upgrade_timeout: Duration = "120", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Process, meta: "SECONDS", on_reload: OnReload::AtOnce,
+    }
+
+    /// Unix socket on which the master answers `master ctl`; unset, `$RUNTIME_DIRECTORY/control.sock` if systemd names one.
+    ///
+    /// Only root and the master's own user are answered. That it cannot be made is said in the log and does no other harm.
+    control_socket: Option<PathBuf> = "", parse::path, {
+        section: Section::Process, meta: "PATH", on_reload: OnReload::Restart,
+    }
+
+    /// Permissions of the control socket's file.
+    ///
+    control_socket_mode: u32 = "0600", file_mode, {
+        kind: Kind::Mode, section: Section::Process, meta: "MODE", on_reload: OnReload::Restart,
+    }
+
+    /// Makes no control socket, whatever else is said.
+    ///
+    no_control_socket: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Process, on_reload: OnReload::Restart,
+    }
+
     /// Name in the process titles: `monoceros: master [NAME]`.
     ///
     proc_name: Option<String> = "", parse::text, {
@@ -735,6 +769,26 @@ fn positive_seconds(slot: &mut Duration, text: &str) -> Result<(), String> {
 /// Most workers: more is a slip of the keyboard, and what the master keeps for each has to have room.
 pub const WORKERS_MAX: usize = 512;
 
+/// How an upgrade goes on once the new master serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpgradeManner {
+    /// The old one hands over and leaves.
+    #[default]
+    Auto,
+    /// Both serve until one is told to go.
+    Manual,
+}
+
+fn upgrade_manner(slot: &mut UpgradeManner, text: &str) -> Result<(), String> {
+    *slot = match text {
+        "auto" => UpgradeManner::Auto,
+        "manual" => UpgradeManner::Manual,
+        _ => return Err("`auto` or `manual`".into()),
+    };
+    Ok(())
+}
+
 fn workers(slot: &mut usize, text: &str) -> Result<(), String> {
     parse::number(text, 1, WORKERS_MAX as u64)
         .map(|value| *slot = usize::try_from(value).unwrap_or(WORKERS_MAX))
@@ -749,6 +803,14 @@ fn environment(slot: &mut Vec<String>, text: &str) -> Result<(), String> {
 
 /// gunicorn's `auto_int`: a leading zero means octal.
 fn umask(slot: &mut u32, text: &str) -> Result<(), String> {
+    permissions(slot, text).map_err(|()| "a mask from 0 to 0777".into())
+}
+
+fn file_mode(slot: &mut u32, text: &str) -> Result<(), String> {
+    permissions(slot, text).map_err(|()| "permissions from 0 to 0777".into())
+}
+
+fn permissions(slot: &mut u32, text: &str) -> Result<(), ()> {
     let octal =
         text.len() > 1 && text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
     let value = if octal {
@@ -756,8 +818,7 @@ fn umask(slot: &mut u32, text: &str) -> Result<(), String> {
     } else {
         parse::number(text, 0, 0o777)
     };
-    let value = value.map_err(|_| "a mask from 0 to 0777".to_owned())?;
-    *slot = u32::try_from(value).unwrap_or(0);
+    *slot = u32::try_from(value.map_err(|_| ())?).map_err(|_| ())?;
     Ok(())
 }
 
