@@ -1,5 +1,7 @@
 """The iterable that an application returns: its items, their timing, and close()."""
 
+import time
+
 from harness.app import Applications, note, plain, query, wait_for
 from harness.registry import GOAL, GUNICORN, PEP, check, equal, rows, true
 from harness.wire import WireError, request
@@ -232,7 +234,7 @@ def last_item_is_sent_before_close(client):
         connection.send(request("GET", f"/after_the_end?token={token}"))
         equal(connection.reply().body, b"last", "body")
         client.say(token)
-        equal(client.notes(token, 1), ["in time"], "note of close()")
+        equal(client.notes(token, 2), ["exhausted", "in time"], "notes")
 
 
 @rows(PEP, [("reset", True), ("closed", False)])

@@ -43,8 +43,8 @@ class Client:
                 true(not connection.buffer, f"bytes after the end of the response: {connection.buffer[:200]!r}")
             return reply
 
-    def call(self, method, target, fields=(), body=None, **how):
-        return self.raw(request(method, target, fields, body, **how), method)
+    def call(self, method, target, fields=(), body=None, wait=WAIT, **how):
+        return self.raw(request(method, target, fields, body, **how), method, wait)
 
     def get(self, target, fields=(), **how):
         return self.call("GET", target, fields, **how)

@@ -1,7 +1,6 @@
 """The list of checks, and the words that they fail with."""
 
 import os
-import sys
 
 PEP, GUNICORN, GOAL = "pep", "gunicorn", "goal"
 LEVELS = (PEP, GUNICORN, GOAL)
@@ -72,7 +71,3 @@ def folder():
     """The suite's own folder: the servers under test run in it."""
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-
-def debug(text):
-    if os.environ.get("SUITE_DEBUG"):
-        print(text, file=sys.stderr)
