@@ -1,0 +1,1 @@
+"""Flask and Django projects as people write them: nothing in them knows of the suite or of a server."""

@@ -1,0 +1,1 @@
+"""A Django project: a board with messages, its forms, its admin, an upload and a stream."""

@@ -1,0 +1,1 @@
+"""The board: messages, a form for them, and what comes with it."""
