@@ -6,7 +6,7 @@
 use std::env;
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -69,16 +69,20 @@ pub fn report() -> Option<UnixStream> {
     sys::fd::adopt(number).ok().map(UnixStream::from)
 }
 
-/// Lets go of the terminal and reports that the daemon has begun.
+/// Lets go of the terminal and reports that the daemon has begun. `keeps_output`: but only of a terminal.
 ///
 /// # Errors
 ///
 /// There is no `/dev/null`.
-pub fn begin(mut report: UnixStream) -> io::Result<()> {
+pub fn begin(mut report: UnixStream, keeps_output: bool) -> io::Result<()> {
     let nowhere = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&nowhere)?;
-    dup2_stdout(&nowhere)?;
-    dup2_stderr(&nowhere)?;
+    if !keeps_output || io::stdout().is_terminal() {
+        dup2_stdout(&nowhere)?;
+    }
+    if !keeps_output || io::stderr().is_terminal() {
+        dup2_stderr(&nowhere)?;
+    }
     // Nobody waits for the answer any more: then nobody is misled either.
     let _ = report.write_all(BEGUN);
     Ok(())

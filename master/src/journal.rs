@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use logging::{Level, Log, Syslog, Target};
-use shared::settings::{LogLevel, Settings};
+use logging::{Frame, Level, Log, Syslog, Target};
+use shared::settings::{LogFormat, LogLevel, Settings};
 
 use crate::obituary::Obituaries;
 
@@ -48,12 +48,8 @@ impl Journal {
     ///
     /// The file cannot be opened.
     pub fn open(settings: &Settings) -> io::Result<Journal> {
-        let target = match settings.errorlog.as_deref() {
-            None | Some("-") => Target::Stderr,
-            Some(path) => Target::File(PathBuf::from(path)),
-        };
         let journal = Journal {
-            log: Log::open(target)?,
+            log: Log::open(target(settings))?,
             grave: Rc::default(),
             is_subdued: Rc::default(),
             obituaries: Obituaries::default(),
@@ -62,8 +58,36 @@ impl Journal {
         Ok(journal)
     }
 
+    /// Whether the log that `settings` name can be opened; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot.
+    pub fn can_follow(&self, settings: &Settings) -> io::Result<()> {
+        Log::open(target(settings)).map(drop)
+    }
+
+    /// Sends what this process and its children print to the log's file, if `settings` ask for it.
+    pub fn capture_streams(&self, settings: &Settings) {
+        if let Err(error) = self.log.capture_streams(settings.capture_output) {
+            self.error(&format!("Cannot capture what is printed error={error:?}"));
+        }
+    }
+
     /// Takes over what a reload may change.
     pub fn reconfigure(&self, settings: &Settings) {
+        if let Err(error) = self.log.redirect(target(settings)) {
+            self.error(&format!(
+                "Cannot open the error log, going on with the old one error={error:?}"
+            ));
+        }
+        self.log.set_frame(match settings.log_format {
+            LogFormat::Text => Frame::Text,
+            LogFormat::Json => Frame::Json,
+        });
+        if let Err(error) = self.log.set_split(settings.log_split) {
+            self.error(&format!("Cannot log to standard output error={error:?}"));
+        }
         self.log.set_level(match settings.loglevel {
             LogLevel::Debug => Level::Debug,
             LogLevel::Info => Level::Info,
@@ -175,6 +199,14 @@ impl Journal {
         let mut grave = self.grave.get();
         change(&mut grave);
         self.grave.set(grave);
+    }
+}
+
+/// Where `settings` want the log.
+fn target(settings: &Settings) -> Target {
+    match settings.errorlog.as_deref() {
+        None | Some("-") => Target::Stderr,
+        Some(path) => Target::File(PathBuf::from(path)),
     }
 }
 

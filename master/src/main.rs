@@ -104,17 +104,25 @@ fn start(
         return exit::CONFIG;
     }
     journal.subdue(subdued);
+    let settings = loaded.settings().clone();
     match Arbiter::start(invocation, loaded, inherited, handover, journal.clone()) {
         Ok(arbiter) => {
-            if let Some(Err(error)) = report.map(daemon::begin) {
+            let keeps_output = settings.enable_stdio_inheritance;
+            if let Some(Err(error)) = report.map(|report| daemon::begin(report, keeps_output)) {
                 journal.warning(&format!("Cannot leave the terminal error={error:?}"));
             }
+            journal.capture_streams(&settings);
             drop(link);
             arbiter.run()
         }
         Err(error) => {
-            say_failed(&error.explained());
-            journal.error(&error.explained());
+            let why = error.explained();
+            say_failed(&why);
+            journal.error(&why);
+            // Whoever gave the command looks here, and not yet into a file.
+            if settings.errorlog.as_deref().is_some_and(|name| name != "-") {
+                say(&format!("master: {why}"));
+            }
             journal.flush();
             error.exit_code()
         }

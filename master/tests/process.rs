@@ -58,6 +58,15 @@ fn daemon_returns_when_it_is_bound_and_fails_when_it_cannot() {
 
     let (code, text) = run(&folder, &args);
     assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains(&format!("Already running on PID {pid}")),
+        "said to whoever asked: {text}"
+    );
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let (code, text) = run(&folder, &["--daemon", "--error-logfile", "other.log", "-b", &taken]);
+    assert_eq!(code, Some(69), "{text}");
+    assert!(text.contains(&format!("Connection in use: {taken}")), "{text}");
     assert!(fs::read_to_string(folder.path("m.log")).unwrap().contains("Already running on PID"));
     let (code, text) = run(&folder, &["--daemon", "--workers", "none"]);
     assert_eq!(code, Some(78), "{text}");

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use logging::{Level, Syslog, Target};
+use logging::{Frame, Level, Syslog, Target};
 use scoreboard::{Block, Counter};
-use shared::settings::{LogLevel, Settings, SyslogPlan};
+use shared::settings::{LogFormat, LogLevel, Settings, SyslogPlan};
 
 /// Longest wait for the log to take its last lines.
 const LAST_LINES_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -35,6 +35,13 @@ impl Log {
         };
         if let Some(inner) = &log.log {
             inner.set_level(level(settings.loglevel));
+            inner.set_frame(match settings.log_format {
+                LogFormat::Text => Frame::Text,
+                LogFormat::Json => Frame::Json,
+            });
+            // A failure leaves the lines together, and what is printed where the master's goes.
+            let _ = inner.set_split(settings.log_split);
+            let _ = inner.capture_streams(settings.capture_output);
             if let Some(syslog) = settings.error_syslog().and_then(|plan| log.syslog(&plan)) {
                 inner.set_syslog(Some(syslog));
             }

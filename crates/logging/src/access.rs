@@ -7,7 +7,7 @@
 
 mod basic;
 mod clock;
-mod escape;
+pub(crate) mod escape;
 mod parse;
 mod write;
 

@@ -18,6 +18,19 @@ pub enum Level {
     Critical,
 }
 
+impl Level {
+    /// The number that syslog and journals know it by.
+    pub(crate) fn severity(self) -> u8 {
+        match self {
+            Level::Critical => 2,
+            Level::Error => 3,
+            Level::Warning => 4,
+            Level::Info => 6,
+            Level::Debug => 7,
+        }
+    }
+}
+
 /// A text that names no level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LevelError(String);

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod frame;
 mod level;
 mod line_buffer;
 mod log;
@@ -26,8 +27,9 @@ mod sink;
 mod stamp;
 mod syslog;
 
+pub use frame::{Frame, LINE_BYTES_MAX};
 pub use level::{Level, LevelError};
 pub use line_buffer::{ACCESS_QUEUE_BYTES_MAX, LineBuffer};
-pub use log::{LINE_BYTES_MAX, LOG_QUEUE_BYTES_MAX, Log};
+pub use log::{LOG_QUEUE_BYTES_MAX, Log};
 pub use sink::Target;
 pub use syslog::Syslog;

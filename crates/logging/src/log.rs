@@ -1,11 +1,12 @@
-//! The error log, in gunicorn's frame.
+//! The error log.
 
 use std::fmt::{self, Write as _};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use crate::frame::{self, Frame, OneLine};
 use crate::level::Level;
 use crate::queue::Queue;
 use crate::sink::{Sink, Target};
@@ -14,9 +15,6 @@ use crate::syslog::Syslog;
 
 /// Most bytes that wait for a reader; further lines are dropped and counted.
 pub const LOG_QUEUE_BYTES_MAX: usize = 256 * 1024;
-
-/// Longest text of one line in bytes; the rest is cut.
-pub const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// A log. Copies write to the same one.
 #[derive(Clone, Debug)]
@@ -28,12 +26,61 @@ pub struct Log {
 struct Inner {
     /// `None`: a descriptor that was handed to us, with no name by which to open it again.
     target: Option<Target>,
-    sink: Sink,
-    queue: Queue,
+    stream: Stream,
+    /// Where lines below [`Level::Warning`] go, if elsewhere.
+    quiet: Option<Stream>,
     level: Level,
+    frame: Frame,
     stamp: Stamp,
     owner: Option<(u32, u32)>,
     syslog: Option<Syslog>,
+    captures_streams: bool,
+}
+
+/// A sink, and what waits for it.
+#[derive(Debug)]
+struct Stream {
+    sink: Sink,
+    queue: Queue,
+    is_journal: bool,
+}
+
+impl Stream {
+    fn new(sink: Sink) -> Stream {
+        Stream { is_journal: sink.is_journal(), sink, queue: Queue::new(LOG_QUEUE_BYTES_MAX) }
+    }
+
+    fn flush(&mut self) {
+        self.queue.flush(&self.sink);
+    }
+
+    /// Writes what waits until `deadline`; whether everything was written.
+    fn flush_by(&mut self, deadline: Instant) -> bool {
+        loop {
+            self.flush();
+            if self.queue.is_empty() {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.sink.wait(left) {
+                return false;
+            }
+        }
+    }
+
+    /// Once there is room again, the gap in the log is explained.
+    fn say_what_was_lost(&mut self, stamp: &mut Stamp, frame: Frame) {
+        let dropped = self.queue.dropped();
+        if dropped > 0 && self.queue.is_empty() {
+            self.queue.forget_dropped();
+            let text = format_args!("Log lines lost because the log took no more lines={dropped}");
+            let is_journal = self.is_journal;
+            self.queue.push(|bytes| {
+                frame::line(bytes, stamp, frame, is_journal, Level::Warning, text);
+            });
+            self.flush();
+        }
+    }
 }
 
 impl Log {
@@ -59,12 +106,14 @@ impl Log {
     fn new(target: Option<Target>, sink: Sink) -> Log {
         let inner = Inner {
             target,
-            sink,
-            queue: Queue::new(LOG_QUEUE_BYTES_MAX),
+            stream: Stream::new(sink),
+            quiet: None,
             level: Level::Info,
+            frame: Frame::Text,
             stamp: Stamp::default(),
             owner: None,
             syslog: None,
+            captures_streams: false,
         };
         Log { inner: Arc::new(Mutex::new(inner)) }
     }
@@ -94,39 +143,81 @@ impl Log {
     pub fn write(&self, level: Level, text: fmt::Arguments<'_>) {
         let mut inner = self.lock();
         if inner.level <= level {
-            let inner = &mut *inner;
-            inner.queue.flush(&inner.sink);
-            inner.say_what_was_lost();
             inner.push(level, text);
-            inner.queue.flush(&inner.sink);
         }
     }
 
     /// Writes what waits, as far as there is room. Call it now and then: a reader may have come back.
     pub fn flush(&self) {
         let mut inner = self.lock();
-        let inner = &mut *inner;
-        inner.queue.flush(&inner.sink);
-        if let Some(syslog) = &mut inner.syslog {
+        let Inner { stream, quiet, stamp, frame, syslog, .. } = &mut *inner;
+        for stream in quiet.iter_mut().chain([stream]) {
+            stream.flush();
+            stream.say_what_was_lost(stamp, *frame);
+        }
+        if let Some(syslog) = syslog {
             syslog.flush();
         }
-        inner.say_what_was_lost();
     }
 
     /// Writes what waits before the process ends, for at most `limit`. Returns whether everything was written.
     pub fn flush_within(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
-        loop {
-            self.flush();
-            let inner = self.lock();
-            if inner.queue.is_empty() {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || !inner.sink.wait(left) {
-                return false;
-            }
+        self.flush();
+        let mut inner = self.lock();
+        let Inner { stream, quiet, .. } = &mut *inner;
+        quiet.iter_mut().chain([stream]).fold(true, |all, stream| stream.flush_by(deadline) && all)
+    }
+
+    /// How further lines look.
+    pub fn set_frame(&self, frame: Frame) {
+        self.lock().frame = frame;
+    }
+
+    /// Whether further lines below [`Level::Warning`] go to standard output; only a log on standard error is split.
+    ///
+    /// # Errors
+    ///
+    /// Standard output is closed.
+    pub fn set_split(&self, is_split: bool) -> io::Result<()> {
+        let mut inner = self.lock();
+        if !is_split || inner.target != Some(Target::Stderr) {
+            inner.quiet = None;
+        } else if inner.quiet.is_none() {
+            inner.quiet = Some(Stream::new(Sink::open(&Target::Stdout)?));
         }
+        Ok(())
+    }
+
+    /// Goes on elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened, or not be given to its owner; the log goes on where it was.
+    pub fn redirect(&self, target: Target) -> io::Result<()> {
+        if self.lock().target.as_ref() == Some(&target) {
+            return Ok(());
+        }
+        self.flush();
+        let mut inner = self.lock();
+        inner.open_again(&target)?;
+        inner.target = Some(target);
+        // A split log is one on standard error; whoever wants it there says so again.
+        inner.quiet = None;
+        Ok(())
+    }
+
+    /// Whether this process's standard output and error lead into the log's file, now and when it is opened again.
+    ///
+    /// Changes nothing for a log that is no file.
+    ///
+    /// # Errors
+    ///
+    /// No descriptors left.
+    pub fn capture_streams(&self, captures_streams: bool) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.captures_streams = captures_streams;
+        if captures_streams { inner.stream.sink.capture_streams() } else { Ok(()) }
     }
 
     /// Opens the file again, by its name: for the signal that follows a rotation. Streams stay as they are.
@@ -137,14 +228,10 @@ impl Log {
     pub fn reopen(&self) -> io::Result<()> {
         self.flush();
         let mut inner = self.lock();
-        if let Some(target @ Target::File(_)) = &inner.target {
-            let sink = Sink::open(target)?;
-            if let Some((uid, gid)) = inner.owner {
-                sink.set_owner(uid, gid)?;
-            }
-            inner.sink = sink;
+        match inner.target.clone() {
+            Some(target @ Target::File(_)) => inner.open_again(&target),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives the file, now and whenever it is reopened, to the user who workers run as.
@@ -155,7 +242,7 @@ impl Log {
     pub fn set_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
         let mut inner = self.lock();
         inner.owner = Some((uid, gid));
-        inner.sink.set_owner(uid, gid)
+        inner.stream.sink.set_owner(uid, gid)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -168,59 +255,30 @@ impl Inner {
     fn push(&mut self, level: Level, text: fmt::Arguments<'_>) {
         if let Some(syslog) = &mut self.syslog {
             let mut bytes = Vec::new();
-            let _ = write!(Line { bytes: &mut bytes, left: LINE_BYTES_MAX }, "{text}");
+            let _ = write!(OneLine::new(&mut bytes), "{text}");
             syslog.send(level, &bytes);
             syslog.flush();
         }
-        let stamp = self.stamp.at(SystemTime::now());
-        self.queue.push(|bytes| {
-            let mut line = Line { bytes, left: LINE_BYTES_MAX };
-            // Only a broken `Display` fails, and then the line says as much as it could.
-            let _ = write!(line, "[{stamp}] [{}] [{level}] {text}", std::process::id());
-            bytes.push(b'\n');
-        });
+        let Inner { stream, quiet, stamp, frame, .. } = self;
+        let stream = quiet.as_mut().filter(|_| level < Level::Warning).unwrap_or(stream);
+        stream.flush();
+        stream.say_what_was_lost(stamp, *frame);
+        let is_journal = stream.is_journal;
+        stream.queue.push(|bytes| frame::line(bytes, stamp, *frame, is_journal, level, text));
+        stream.flush();
     }
 
-    /// Once there is room again, the gap in the log is explained.
-    fn say_what_was_lost(&mut self) {
-        let dropped = self.queue.dropped();
-        if dropped > 0 && self.queue.is_empty() {
-            self.queue.forget_dropped();
-            self.push(
-                Level::Warning,
-                format_args!("Log lines lost because the log took no more lines={dropped}"),
-            );
-            self.queue.flush(&self.sink);
+    /// Opens `target` in the place of what is open; what still waits there goes to the new one.
+    fn open_again(&mut self, target: &Target) -> io::Result<()> {
+        let sink = Sink::open(target)?;
+        if let Some((uid, gid)) = self.owner {
+            sink.set_owner(uid, gid)?;
         }
-    }
-}
-
-/// Writes text as one line: control characters escaped, cut at the bound.
-struct Line<'a> {
-    bytes: &'a mut Vec<u8>,
-    left: usize,
-}
-
-impl fmt::Write for Line<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut utf8 = [0; 4];
-        for c in text.chars() {
-            let escaped;
-            let piece = match c {
-                '\t' => "\t",
-                c if c.is_control() => {
-                    escaped = c.escape_default().to_string();
-                    &escaped
-                }
-                c => c.encode_utf8(&mut utf8),
-            };
-            if piece.len() > self.left {
-                self.left = 0;
-                break;
-            }
-            self.left -= piece.len();
-            self.bytes.extend_from_slice(piece.as_bytes());
+        if self.captures_streams {
+            sink.capture_streams()?;
         }
+        self.stream.is_journal = sink.is_journal();
+        self.stream.sink = sink;
         Ok(())
     }
 }

@@ -75,6 +75,26 @@ impl Sink {
         Ok(own.map_or(Sink::Shared(file), Sink::Stream))
     }
 
+    /// Tells whether a journal reads it: systemd says so for the streams that it opened, and copies are known by inode.
+    pub(crate) fn is_journal(&self) -> bool {
+        let Sink::Socket(socket) = self else { return false };
+        let said = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        said.split_once(':')
+            .and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)))
+            .is_some_and(|said: (u64, u64)| {
+                sys::fd::identity(socket).is_ok_and(|found| said == found)
+            })
+    }
+
+    /// Puts a file in the place of this process's standard output and error.
+    pub(crate) fn capture_streams(&self) -> io::Result<()> {
+        if let Sink::File(file) = self {
+            nix::unistd::dup2_stdout(file)?;
+            nix::unistd::dup2_stderr(file)?;
+        }
+        Ok(())
+    }
+
     /// Tells whether lines must be written in pieces that fit a pipe.
     pub(crate) fn is_stream(&self) -> bool {
         !matches!(self, Sink::File(_))

@@ -80,7 +80,7 @@ impl Syslog {
 
     /// Sends one line, or counts it as lost. `text` holds no line's end.
     pub fn send(&mut self, level: Level, text: &[u8]) {
-        let priority = u16::from(self.facility) * 8 + severity(level);
+        let priority = u16::from(self.facility) * 8 + u16::from(level.severity());
         let head = format!("<{priority}>{}", self.tag);
         if matches!(self.address, Address::Tcp(_) | Address::Stream(_)) {
             self.queue.push(|bytes| {
@@ -221,15 +221,5 @@ fn begin(connected: nix::Result<()>) -> io::Result<()> {
     match connected {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(()),
         Err(error) => Err(error.into()),
-    }
-}
-
-fn severity(level: Level) -> u16 {
-    match level {
-        Level::Critical => 2,
-        Level::Error => 3,
-        Level::Warning => 4,
-        Level::Info => 6,
-        Level::Debug => 7,
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use logging::{LOG_QUEUE_BYTES_MAX, Level, LineBuffer, Log, Target, debug, error, info};
+use logging::{Frame, LOG_QUEUE_BYTES_MAX, Level, LineBuffer, Log, Target, debug, error, info};
 
 /// Longest time in which a thousand writes must return, whoever reads.
 const BOUND: Duration = Duration::from_secs(5);
@@ -246,4 +246,43 @@ fn the_access_log_drops_and_counts_what_nobody_reads() {
     let dropped = lines.take_dropped();
     assert!((1_000..3_000).contains(&dropped), "{dropped}");
     assert_eq!(lines.take_dropped(), 0);
+}
+
+#[test]
+fn a_line_can_be_an_object() {
+    let (mut read, write) = pipe();
+    let log = Log::to_fd(write).expect("opened");
+    log.set_frame(Frame::Json);
+    error!(log, "a \"quoted\"\nthing\u{1}");
+    let text = read_now(&mut read);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let (time, rest) = text.split_at("{\"time\":\"2026-01-31T12:00:00+00:00\"".len());
+    let pid = std::process::id();
+    let want = format!(
+        ",\"severity\":\"ERROR\",\"pid\":{pid},\"message\":\"a \\\"quoted\\\"\\u000athing\\u0001\"}}\n"
+    );
+    assert_eq!(rest, want);
+    let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    assert_eq!(shape.replace('-', "+"), "{\"time\":\"9999+99+99T99:99:99+99:99\"");
+}
+
+#[test]
+fn a_log_goes_on_elsewhere_or_stays() {
+    let (old, new) = (file(), file());
+    let log = Log::open(Target::File(old.clone())).expect("opened");
+    info!(log, "first");
+    assert!(log.redirect(Target::File("/nowhere/at/all".into())).is_err());
+    info!(log, "second");
+    log.redirect(Target::File(new.clone())).expect("opened");
+    info!(log, "third");
+    let text = |path: &PathBuf| fs::read_to_string(path).expect("written");
+    assert!(text(&old).contains("second") && !text(&old).contains("third"));
+    assert!(text(&new).contains("third"));
+    // It is the new one that is opened again.
+    fs::remove_file(&new).expect("there");
+    log.reopen().expect("opened");
+    info!(log, "fourth");
+    assert!(text(&new).contains("fourth"));
+    fs::remove_file(old).expect("there");
+    fs::remove_file(new).expect("there");
 }

@@ -96,6 +96,10 @@ impl Arbiter {
         for warning in &loaded.warnings {
             self.journal.warning(warning);
         }
+        self.journal.can_follow(loaded.settings()).map_err(|error| {
+            let name = loaded.settings().errorlog.as_deref().unwrap_or_default();
+            format!("cannot open errorlog {name}: {error}")
+        })?;
         let Some(current) = self.generation() else {
             return Err("there is no generation to follow".into());
         };

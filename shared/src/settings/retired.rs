@@ -126,20 +126,6 @@ pub static RETIRED: &[Retired] = &[
     row("logconfig_dict", &[], Value, Refused, NO_PYTHON_LOG),
     row("logconfig_json", &["log-config-json"], Value, Refused, NO_PYTHON_LOG),
     row(
-        "capture_output",
-        &["capture-output"],
-        Nothing,
-        Refused,
-        "what workers print goes where the master's does; redirect that",
-    ),
-    row(
-        "enable_stdio_inheritance",
-        &["R", "enable-stdio-inheritance"],
-        Nothing,
-        Refused,
-        "a daemon's standard streams lead nowhere; name an errorlog",
-    ),
-    row(
         "default_proc_name",
         &[],
         Value,

@@ -446,6 +446,27 @@ settings! {
         section: Section::Logging, meta: "LEVEL", flag: "log-level", on_reload: OnReload::AtOnce,
     }
 
+    /// What a line of the error log looks like: `text` in gunicorn's frame, or `json`, an object with its severity.
+    ///
+    log_format: LogFormat = "text", log_format, {
+        section: Section::Logging, meta: "FORMAT", on_reload: OnReload::AtOnce,
+    }
+
+    /// Writes lines below `warning` to standard output when the error log is standard error.
+    ///
+    /// Log viewers of hosting services take whatever comes on standard error for an error.
+    log_split: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Logging, on_reload: OnReload::AtOnce,
+    }
+
+    /// Appends what the application prints, on standard output and error, to the error log's file.
+    ///
+    /// The master's own streams lead there too. A worker that is no program of the worker library goes on in the old
+    /// file after a rotation.
+    capture_output: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Logging, on_reload: OnReload::Restart,
+    }
+
     // ---- Metrics ----------------------------------------------------------------------------------------------------
 
     /// Address for metrics, health checks and the status page; may be given several times.
@@ -561,6 +582,12 @@ settings! {
         kind: Kind::Switch, section: Section::Process, on_reload: OnReload::Restart,
     }
 
+    /// Leaves a daemon its standard output and error, unless they are a terminal.
+    ///
+    enable_stdio_inheritance: bool = "false", parse::switch, {
+        kind: Kind::Switch, section: Section::Process, short: Some('R'), on_reload: OnReload::Restart,
+    }
+
     /// Name in the process titles: `monoceros: master [NAME]`.
     ///
     proc_name: Option<String> = "", parse::text, {
@@ -665,6 +692,17 @@ pub enum LogLevel {
     Critical,
 }
 
+/// What a line of the error log looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// gunicorn's frame.
+    #[default]
+    Text,
+    /// An object of JSON.
+    Json,
+}
+
 impl Settings {
     /// The limit that `duration` stands for: 0 means none.
     #[must_use]
@@ -698,6 +736,15 @@ fn statsd_text(slot: &mut Option<String>, text: &str) -> Result<(), String> {
         return Err("text without | and line ends".into());
     }
     *slot = (!text.is_empty()).then(|| text.to_owned());
+    Ok(())
+}
+
+fn log_format(slot: &mut LogFormat, text: &str) -> Result<(), String> {
+    *slot = match text {
+        "text" => LogFormat::Text,
+        "json" => LogFormat::Json,
+        _ => return Err("text or json".into()),
+    };
     Ok(())
 }
 

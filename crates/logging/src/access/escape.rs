@@ -29,7 +29,7 @@ fn escaped_text(out: &mut Vec<u8>, value: &[u8]) {
 
 /// Appends `value` as the inside of a JSON string. Bytes that are no UTF-8 are taken for Latin-1.
 #[inline]
-pub(super) fn json(out: &mut Vec<u8>, value: &[u8]) {
+pub(crate) fn json(out: &mut Vec<u8>, value: &[u8]) {
     if value.iter().fold(true, |plain, &byte| plain & is_plain(byte)) {
         out.extend_from_slice(value);
     } else {
