@@ -166,7 +166,8 @@ impl Log {
         self.flush();
         let mut inner = self.lock();
         let Inner { stream, quiet, .. } = &mut *inner;
-        quiet.iter_mut().chain([stream]).fold(true, |all, stream| stream.flush_by(deadline) && all)
+        let is_quiet_written = quiet.as_mut().is_none_or(|quiet| quiet.flush_by(deadline));
+        stream.flush_by(deadline) && is_quiet_written
     }
 
     /// How further lines look.
