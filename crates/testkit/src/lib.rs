@@ -24,7 +24,7 @@ pub use load::{Load, Mode, Report, Running};
 pub use nginx::Nginx;
 pub use postgres::{Postgres, Shutdown};
 pub use process::{children_of, find_program, free_port, is_alive, process_state, wait_until};
-pub use server::{Server, ServerBuilder};
+pub use server::{Server, ServerBuilder, ensure_worker};
 
 /// Signals, for [`Server::signal`].
 pub use nix::sys::signal::Signal;

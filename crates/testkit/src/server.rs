@@ -433,7 +433,7 @@ fn eprintln_log(log: &str) {
 }
 
 /// Builds the bundled program `worker` beside `master`, once per test process: Cargo builds only the tested package.
-fn ensure_worker(master: &Path) {
+pub fn ensure_worker(master: &Path) {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
         let Some(cargo) = std::env::var_os("CARGO") else { return };
