@@ -75,6 +75,7 @@ fn retired_argument(retired: &'static Retired) -> Arg {
 }
 
 const AFTER_HELP: &str = "\
+`master ctl` asks a running master and changes it; see `master ctl --help`.
 Every setting can also stand in the settings file, under its name with _ for -, or in a variable: MONOCEROS_WORKERS.
 Exit codes: 0 clean stop, 1 failure, 2 wrong command line, 3 no worker could boot, 4 application not loadable,
 69 address not bindable, 78 wrong settings.";
