@@ -118,11 +118,14 @@ impl Arbiter {
             ["show", "all"] | ["show"] => Ok(self.everything()),
             ["workers"] | ["show", "workers"] => Ok(self.workers_value()),
             ["listeners"] | ["show", "listeners"] => Ok(self.listeners_value()),
-            ["config"] | ["show", "config"] => Ok(self.config_value()),
+            ["config"] => Ok(self.config_value()),
+            ["show", "config"] => Ok(self.plain_config_value()),
             ["ready"] => Ok(json!({ "ready": self.is_ready() })),
-            ["help"] => Ok(json!({
-                "commands": COMMANDS.iter().map(|(words, what)| json!({ "command": words, "what": what })).collect::<Vec<_>>()
-            })),
+            ["help"] => {
+                let commands =
+                    COMMANDS.iter().map(|(words, what)| ((*words).to_owned(), json!(what)));
+                Ok(json!({ "commands": commands.collect::<serde_json::Map<_, _>>() }))
+            }
             ["workers", number] => self.set_workers(number),
             ["worker", "add"] => self.set_workers("+1"),
             ["worker", "remove"] => self.set_workers("-1"),
@@ -230,14 +233,14 @@ impl Arbiter {
         })
     }
 
+    /// In gunicorn's arrangement, so that its tool can show it.
     fn everything(&self) -> Value {
-        let mut all = self.status_value();
-        for part in [self.workers_value(), self.listeners_value()] {
-            if let (Value::Object(all), Value::Object(part)) = (&mut all, part) {
-                all.extend(part);
-            }
-        }
-        all
+        json!({
+            "arbiter": self.status_value(),
+            "web_workers": self.workers_value()["workers"],
+            "web_worker_count": self.fleet.workers().count(),
+            "listeners": self.listeners_value()["listeners"],
+        })
     }
 
     fn workers_value(&self) -> Value {
@@ -328,6 +331,21 @@ impl Arbiter {
             })
             .collect();
         json!({ "settings": settings })
+    }
+
+    /// As gunicorn's tool expects it: without sources.
+    fn plain_config_value(&self) -> Value {
+        let mut plain = serde_json::Map::new();
+        if let Some(Value::Array(settings)) =
+            self.config_value().get_mut("settings").map(Value::take)
+        {
+            for mut setting in settings {
+                if let Some(name) = setting["name"].as_str().map(str::to_owned) {
+                    plain.insert(name, setting["value"].take());
+                }
+            }
+        }
+        Value::Object(plain)
     }
 
     fn set_workers(&mut self, text: &str) -> Result<Value, String> {

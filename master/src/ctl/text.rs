@@ -19,13 +19,18 @@ pub(super) fn of(data: &Value) -> String {
 }
 
 fn of_fields(fields: &Map<String, Value>) -> String {
-    let (lists, plain): (Vec<_>, Vec<_>) = fields.iter().partition(|(_, value)| value.is_array());
+    let (nested, fields): (Vec<_>, Vec<_>) =
+        fields.iter().partition(|(_, value)| value.is_object());
+    let (lists, plain): (Vec<_>, Vec<_>) =
+        fields.into_iter().partition(|(_, value)| value.is_array());
     let rows: Vec<Vec<String>> = plain
         .into_iter()
         .filter(|(_, value)| !value.is_null())
-        .map(|(name, value)| vec![name.replace('_', " "), cell(value)])
+        .map(|(name, value)| vec![(*name).clone(), cell(value)])
         .collect();
-    let mut tables = vec![table(&rows)];
+    let mut tables: Vec<String> =
+        nested.into_iter().filter_map(|(_, value)| value.as_object().map(of_fields)).collect();
+    tables.push(table(&rows));
     tables.extend(
         lists.into_iter().map(|(_, list)| of_list(list.as_array().map_or(&[], Vec::as_slice))),
     );
@@ -42,7 +47,7 @@ fn of_list(list: &[Value]) -> String {
         .keys()
         .filter(|name| list.iter().any(|row| row.get(*name).is_some_and(|cell| !cell.is_null())))
         .collect();
-    let mut rows = vec![names.iter().map(|name| name.replace('_', " ").to_uppercase()).collect()];
+    let mut rows = vec![names.iter().map(|name| name.to_uppercase()).collect()];
     rows.extend(
         list.iter().map(|row| names.iter().map(|name| cell(&row[name.as_str()])).collect()),
     );
@@ -89,7 +94,7 @@ mod tests {
             { "slot": 0, "pid": 10, "request": null },
             { "slot": 11, "pid": 9, "request": null },
         ] });
-        let want = "last reload  none\npid          7\n\nPID  SLOT\n10   0\n9    11\n";
+        let want = "last_reload  none\npid          7\n\nPID  SLOT\n10   0\n9    11\n";
         assert_eq!(of(&all), want);
     }
 }
