@@ -71,6 +71,11 @@ impl Shards {
 
     /// Begins to take connections: from the own shards now, from the others 100 ms later.
     pub(crate) fn open(&mut self, poll: &Poll, now: Instant) {
+        if self.shards.iter().all(|shard| shard.is_own) {
+            // Nothing to wait for. A host must not be called before the worker has said that it is ready: a request that
+            // takes its time would look like a worker that boots for ever.
+            return self.arm_all(poll);
+        }
         self.arm(poll, |shard| shard.is_own);
         self.arming = Arming::Own { others_at: now + OTHERS_AFTER };
     }

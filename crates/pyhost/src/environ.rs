@@ -8,6 +8,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 
 use net::Peer;
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -113,10 +114,16 @@ impl Environs {
         head: &Head<'_>,
     ) -> PyResult<()> {
         let mut path = head.path();
-        if !self.script_name.is_empty()
-            && let Some(rest) = path.strip_prefix(&self.script_name[..])
-        {
-            path = rest;
+        // Only a trusted proxy's name with an underscore comes this far.
+        let named = head.field("SCRIPT_NAME");
+        let script_name = named.unwrap_or(&self.script_name);
+        if !script_name.is_empty() {
+            path = path.strip_prefix(script_name).ok_or_else(|| {
+                PyValueError::new_err("the path of the request does not begin with SCRIPT_NAME")
+            })?;
+        }
+        if let Some(named) = named {
+            environ.set_item(intern!(py, "SCRIPT_NAME"), latin1(py, named)?)?;
         }
         let key = intern!(py, "PATH_INFO");
         if path.contains(&b'%') {
@@ -134,6 +141,9 @@ impl Environs {
     ) -> PyResult<()> {
         let mut seen = 0_u128;
         for field in head.fields().iter() {
+            if field.name.eq_ignore_ascii_case(b"SCRIPT_NAME") {
+                continue;
+            }
             let value = latin1(py, field.value)?;
             let (key, number) = self.key(py, field.name)?;
             let bit = 1_u128.checked_shl(number).unwrap_or(0);
@@ -142,7 +152,8 @@ impl Environs {
                 environ.set_item(key, value)?;
             } else if let Some(before) = environ.get_item(&key)? {
                 let before = before.extract::<String>()?;
-                environ.set_item(key, format!("{before},{}", value.to_str()?))?;
+                let comma = if field.name.eq_ignore_ascii_case(b"cookie") { "; " } else { "," };
+                environ.set_item(key, format!("{before}{comma}{}", value.to_str()?))?;
             } else {
                 environ.set_item(key, value)?;
             }

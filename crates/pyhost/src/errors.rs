@@ -62,7 +62,8 @@ impl ErrorStream {
 /// An exception as it is logged, traceback and all.
 pub fn text_of(py: Python<'_>, text_of: &Py<PyAny>, error: &PyErr) -> String {
     text_of
-        .call1(py, (error.value(py),))
+        // The value that carries its traceback.
+        .call1(py, (error.clone_ref(py).into_value(py),))
         .and_then(|text| text.extract::<String>(py))
         .unwrap_or_else(|_| error.to_string())
 }

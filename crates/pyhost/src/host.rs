@@ -10,7 +10,7 @@ use crate::body::Inputs;
 use crate::environ::Environs;
 use crate::errors::{self, ErrorStream};
 use crate::ffi::{self, Parked};
-use crate::start::{StartResponse, not_bytes};
+use crate::start::{StartResponse, early_hints, not_bytes};
 
 /// Parts that are written in Python.
 pub struct Helpers {
@@ -81,6 +81,7 @@ impl Wsgi {
         constants.set_item("wsgi.url_scheme", "http")?;
         constants.set_item("wsgi.file_wrapper", &helpers.file_wrapper)?;
         constants.set_item("wsgi.input_terminated", true)?;
+        constants.set_item("wsgi.early_hints", pyo3::wrap_pyfunction!(early_hints, py)?)?;
         constants.set_item("SERVER_SOFTWARE", "monoceros")?;
         if let Some(address) = boot.only_address() {
             constants.set_item("SERVER_NAME", address.ip().to_string())?;
@@ -210,7 +211,8 @@ impl Wsgi {
 
     fn report(&self, py: Python<'_>, error: &PyErr) {
         let text = errors::text_of(py, &self.helpers.text_of, error);
-        self.log.error(format_args!("Error handling request\n{text}"));
+        self.log.error(format_args!("Error handling request"));
+        self.log.application(&text);
     }
 
     /// Ends what is over, and reports what went wrong.

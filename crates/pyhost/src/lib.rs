@@ -44,6 +44,11 @@ fn run(
             Err(error) => {
                 let is_no_application = error.matches(py, no_application).unwrap_or(false);
                 let text = errors::text_of(py, &text_of, &error);
+                // All workers fail alike: one tells the whole story.
+                if boot.slot() == 0 || 0 < boot.generation() {
+                    boot.log().application(&text);
+                }
+                let text = text.lines().next_back().unwrap_or_default().to_owned();
                 Err(if is_no_application {
                     HostBoot::NoApplication(text.into())
                 } else {

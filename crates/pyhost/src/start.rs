@@ -166,6 +166,24 @@ impl StartResponse {
     }
 }
 
+/// `wsgi.early_hints`: sends 103 with these fields; HTTP/1.0 knows no such thing, and nothing is sent.
+#[pyfunction]
+pub fn early_hints(headers: &Bound<'_, PyAny>) -> PyResult<()> {
+    let pairs: Vec<(String, String)> = headers.extract()?;
+    let bytes: Vec<Vec<u8>> = pairs
+        .iter()
+        .map(|(_, value)| with_latin1(&PyString::new(headers.py(), value), <[u8]>::to_vec))
+        .collect::<PyResult<_>>()?;
+    let fields: Vec<(&str, &[u8])> =
+        pairs.iter().zip(&bytes).map(|((name, _), value)| (name.as_str(), &value[..])).collect();
+    let sent = ffi::with_current(|responder| responder.interim(103, &fields));
+    match sent {
+        Some(Err(HostError::Head(error))) => Err(PyValueError::new_err(error.to_string())),
+        Some(Err(why @ HostError::Gone)) => Err(failure(&why)),
+        Some(Ok(())) | None => Ok(()),
+    }
+}
+
 /// Calls `act` with the characters of a string as bytes; an error if one does not fit.
 fn with_latin1<R>(text: &Bound<'_, PyString>, act: impl FnOnce(&[u8]) -> R) -> PyResult<R> {
     let utf8 = text.to_str()?;
