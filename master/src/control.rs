@@ -33,6 +33,9 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 /// One that is silent for this long makes room when another wants in.
 const IDLE_WHEN_FULL_MAX: Duration = Duration::from_secs(1);
 
+/// Time after which accepting is tried again when it failed: the socket stays readable meanwhile.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+
 /// Name of the socket in the directory that systemd makes for the service.
 pub const NAME: &str = "control.sock";
 
@@ -58,6 +61,8 @@ pub struct Control {
     listening: Option<Rc<Listening>>,
     clients: Vec<Client>,
     last_id: u64,
+    /// No descriptors were left: not before this is another client accepted.
+    accepts_from: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -141,6 +146,9 @@ impl Control {
     }
 
     fn has_room(&self, now: Instant) -> bool {
+        if self.accepts_from.is_some_and(|from| now < from) {
+            return false;
+        }
         self.clients.len() < CLIENTS_MAX
             || self.clients.iter().any(|client| client.is_dispensable(now))
     }
@@ -180,7 +188,14 @@ impl Control {
                 self.clients.remove(idle);
             }
             let accepted = listening.group.shards().first().map(net::Listener::accept);
-            let Some(Ok(Some((accepted, _)))) = accepted else { return };
+            let accepted = match accepted {
+                Some(Ok(Some((accepted, _)))) => accepted,
+                Some(Err(_)) => {
+                    self.accepts_from = Some(now + ACCEPT_AGAIN);
+                    return;
+                }
+                Some(Ok(None)) | None => return,
+            };
             let stream = UnixStream::from(accepted.fd);
             self.last_id += 1;
             let is_allowed = sys::socket::peer_credentials(&stream)
