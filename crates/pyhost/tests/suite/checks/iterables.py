@@ -333,3 +333,30 @@ def item_is_not_joined_with_the_next_response(client):
         client.kept_alive(connection, connection.reply())
         connection.send(request("GET", "/shape?shape=list&body=one"))
         equal(connection.reply().body, b"all in one", "second body")
+
+
+@check(GOAL)
+def clients_that_do_not_read_do_not_hold_the_workers(client):
+    """Answers larger than the sockets' buffers, asked for and left lying; a quick page is answered beside them."""
+    held = [client.connect(receive_buffer=4096) for _ in range(6)]
+    try:
+        for connection in held:
+            connection.send(request("GET", "/large?shape=one&size=900000"))
+        time.sleep(0.3)  # The answers must have met the full buffers first.
+        equal(client.get("/quick", wait=4).body, b"quick", "answer")
+    finally:
+        for connection in held:
+            connection.close()
+
+
+@check(GUNICORN)
+def kept_connections_do_not_hold_the_workers(client):
+    held = [client.connect() for _ in range(20)]
+    try:
+        for connection in held:
+            connection.send(request("GET", "/quick"))
+            equal(connection.reply().body, b"quick", "answer on a connection that stays")
+        equal(client.get("/quick", wait=3).body, b"quick", "answer on a new connection")
+    finally:
+        for connection in held:
+            connection.close()
