@@ -54,34 +54,6 @@ fn reload_takes_over_new_settings_and_addresses() {
 }
 
 #[test]
-fn reload_with_bad_config_keeps_serving() {
-    let folder = Folder::new();
-    folder.write("monoceros.toml", "workers = 2\n");
-    let mut server = Server::start_in(folder, &[]);
-    server.expect("Reload failed");
-    let before = server.workers();
-    for (round, text) in
-        ["wrokers = 3", "workers = 0", "workers = [", "database = 'mysql://x'"].iter().enumerate()
-    {
-        server.folder.write("monoceros.toml", text);
-        server.signal(Signal::SIGHUP);
-        server.wait_for_lines("Reload failed", round + 1);
-        get(&server.address(), "/json").unwrap();
-    }
-    assert_eq!(server.workers(), before);
-    assert_eq!(server.count("[ERROR]"), 4, "one line each: {}", server.log());
-    assert!(
-        server
-            .log()
-            .contains("monoceros.toml:1:1: unknown setting \"wrokers\", did you mean \"workers\"?")
-    );
-    server.folder.write("monoceros.toml", "workers = 1\n");
-    server.signal(Signal::SIGHUP);
-    server.wait_for_line("Reloaded generation=");
-    server.stop();
-}
-
-#[test]
 fn reload_with_a_program_that_cannot_boot_keeps_serving() {
     let folder = Folder::new();
     support::master();

@@ -130,23 +130,6 @@ exit 9
 }
 
 #[test]
-fn boot_that_hangs_is_ended() {
-    let folder = Folder::new();
-    // It knows the protocol, so it does not count as ready by merely living.
-    let script = "#!/usr/bin/env python3
-import os, socket, time
-s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-s.sendto(b'STATUS=importing for ever', '\\0' + os.environ['NOTIFY_SOCKET'][1:])
-time.sleep(1000)
-";
-    let program = folder.write_program("app", script);
-    let args = ["-b", "127.0.0.1:0", "--boot-timeout", "1", "--", program.to_str().unwrap()];
-    let (code, log) = run(&folder, &args);
-    assert_eq!(code, Some(3), "{log}");
-    assert!(log.contains("WORKER TIMEOUT") && log.contains("reason=boot_timeout"), "{log}");
-}
-
-#[test]
 fn more_and_fewer_workers_by_signal_lose_nothing() {
     let server = Server::start(&["--workers", "2"]);
     let load = Load::start(&server.address(), 4, Duration::from_millis(2));

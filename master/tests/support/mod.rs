@@ -85,6 +85,21 @@ pub fn master() -> &'static Path {
     master
 }
 
+/// The library's example program that has a route for everything, built when it is missing or old.
+pub fn features() -> &'static str {
+    static BUILT: OnceLock<String> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", "worker", "--example", "features"]);
+        let folder = master().parent().unwrap();
+        if folder.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success(), "the example must build");
+        folder.join("examples/features").to_str().unwrap().to_owned()
+    })
+}
+
 /// A master's command in `folder`, with nothing of this process's settings in its environment.
 pub fn command(folder: &Folder, args: &[&str]) -> Command {
     let mut command = Command::new(master());

@@ -222,6 +222,7 @@ pub static RETIRED: &[Retired] = &[
     row("dirty_post_fork", &[], Value, Refused, NO_DIRTY),
     row("dirty_worker_init", &[], Value, Refused, NO_DIRTY),
     row("dirty_worker_exit", &[], Value, Refused, NO_DIRTY),
+    row("control_socket_disable", &[], Value, Refused, "its name here is no_control_socket"),
 ];
 
 #[cfg(test)]
