@@ -6,6 +6,7 @@
 use crate::chars;
 use crate::error::HeadError;
 use crate::head::{FieldStorage, Fields, Framing, Head, Method, Version};
+use crate::parse::Parsed;
 use crate::rules::{HeaderMap, Policy};
 use crate::scan::RequestLine;
 use crate::target::{self, Target};
@@ -47,7 +48,7 @@ pub(crate) fn interpret<'a>(
     line: RequestLine,
     policy: &Policy,
     storage: &'a mut FieldStorage,
-) -> Result<Head<'a>, HeadError> {
+) -> Result<Parsed<Head<'a>>, HeadError> {
     // The request line first: the scanner has judged it before any field, so it must be first here too.
     let method = Method::from_token(line.method.of(buf));
     let target = line.target.of(buf);
@@ -67,7 +68,7 @@ pub(crate) fn interpret<'a>(
 
 impl<'a> Gathered<'a> {
     /// Says what all fields together mean, or what is missing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn conclude(
         self,
         buf: &'a [u8],
@@ -76,7 +77,7 @@ impl<'a> Gathered<'a> {
         parts: Target<'a>,
         policy: &Policy,
         storage: &'a FieldStorage,
-    ) -> Result<Head<'a>, HeadError> {
+    ) -> Result<Parsed<Head<'a>>, HeadError> {
         let is_current = version == Version::Http11;
         let host = match self.host {
             None if is_current => return Err(HeadError::HostMissing),
@@ -90,7 +91,7 @@ impl<'a> Gathered<'a> {
             return Err(HeadError::HttpsTarget);
         }
         let connection = self.connection;
-        Ok(Head {
+        Ok(Parsed::Complete(Head {
             method,
             target,
             path: parts.path,
@@ -106,7 +107,7 @@ impl<'a> Gathered<'a> {
                 && method != Method::Connect,
             expect_continue: is_current && self.expects_continue && !framing.is_empty(),
             is_https: parts.is_https,
-        })
+        }))
     }
 
     /// Takes note of one field, whose name is a token.

@@ -50,10 +50,20 @@ pub fn parse_head<'a>(
     if is_fresh && let Some(divided) = quick::divide(buf, &rules.limits, fields) {
         let quick::Divided { len, method, target, parts, version, gathered } = divided;
         let line = (method, target, version);
-        return gathered
-            .conclude(buf, len, line, parts, &rules.policy, fields)
-            .map(Parsed::Complete);
+        return gathered.conclude(buf, len, line, parts, &rules.policy, fields);
     }
+    parse_other(buf, rules, progress, fields)
+}
+
+/// As [`parse_head`], for what the quick pass has left.
+#[inline(never)]
+fn parse_other<'a>(
+    buf: &'a [u8],
+    rules: &Rules,
+    progress: &mut Progress,
+    fields: &'a mut FieldStorage,
+) -> Result<Parsed<Head<'a>>, HeadError> {
+    let is_fresh = *progress == Progress::default();
     let (len, line) = match if is_fresh { divide_fast(buf, rules, fields) } else { None } {
         Some(divided) => divided,
         None => match scan::scan(buf, rules, progress)? {
@@ -61,7 +71,7 @@ pub fn parse_head<'a>(
             None => return Ok(Parsed::Partial),
         },
     };
-    interpret(buf, len, line, &rules.policy, fields).map(Parsed::Complete)
+    interpret(buf, len, line, &rules.policy, fields)
 }
 
 /// Divides a head that the scanner has found to be complete: its lines so far may have been judged long ago.

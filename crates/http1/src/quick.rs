@@ -21,89 +21,88 @@ pub(crate) struct Divided<'a> {
 }
 
 /// Divides the head at the beginning of `buf`, if it is there whole and of the plain kind.
-#[inline]
+#[inline(always)]
 pub(crate) fn divide<'a>(
     buf: &'a [u8],
     limits: &Limits,
     fields: &mut FieldStorage,
 ) -> Option<Divided<'a>> {
-    let (method, target_start) = method(buf)?;
-    let rest = buf.get(target_start..)?;
+    let (method, rest) = method(buf)?;
+    let target = rest;
     if rest.first() != Some(&b'/') {
         return None;
     }
     let path_len = run(rest, Kind::Path)?;
-    let query_len = match rest.get(path_len) {
-        Some(b'?') => rest[path_len + 1..].iter().position(|&byte| !chars::is(byte, TARGET)),
-        _ => None,
-    };
-    let target_len = path_len + query_len.map_or(0, |len| 1 + len);
-    let (target, rest) = rest.split_at(target_len);
-    let (path, query) = target.split_at(path_len);
-    let query = query.split_first().map(|(_, query)| query);
-    let version = match rest.first_chunk::<11>()? {
+    let (path, mut rest) = rest.split_at(path_len);
+    let mut query = None;
+    if let [b'?', behind @ ..] = rest {
+        let query_len = behind.iter().position(|&byte| !chars::is(byte, TARGET))?;
+        let (found, behind) = behind.split_at(query_len);
+        (query, rest) = (Some(found), behind);
+    }
+    let target = &target[..target.len() - rest.len()];
+    let (line_end, mut rest) = rest.split_first_chunk::<11>()?;
+    let version = match line_end {
         b" HTTP/1.1\r\n" => Version::Http11,
         b" HTTP/1.0\r\n" => Version::Http10,
         _ => return None,
     };
-    let mut at = target_start + target_len + 11;
-    if limits.request_line() < at - 2 {
+    if limits.request_line() < buf.len() - rest.len() - 2 {
         return None;
     }
 
     let (fields_max, field_line_max) = (limits.fields(), limits.field_line());
     let mut gathered = Gathered::default();
     fields.spans.clear();
-    loop {
-        let line = buf.get(at..)?;
-        if let [b'\r', b'\n', ..] = line {
-            at += 2;
-            break;
+    let rest = loop {
+        let line = rest;
+        if let [b'\r', b'\n', behind @ ..] = line {
+            break behind;
         }
         let name_len = run(line, Kind::Name)?;
-        let mut value_start = match line[name_len..] {
-            [b':', b' ', ..] => name_len + 2,
-            [b':', ..] => name_len + 1,
+        let (name, behind) = line.split_at(name_len);
+        let mut raw = match behind {
+            [b':', b' ', raw @ ..] | [b':', raw @ ..] => raw,
             _ => return None,
         };
-        while let Some(b' ' | b'\t') = line.get(value_start) {
-            value_start += 1;
+        while let [b' ' | b'\t', behind @ ..] = raw {
+            raw = behind;
         }
-        let raw_len = value_len(&line[value_start..])?;
-        let end = value_start + raw_len;
-        let [b'\r', b'\n', ..] = line[end..] else { return None };
-        if name_len == 0 || field_line_max < end + 2 || fields_max <= fields.spans.len() {
+        let (content, behind) = raw.split_at(value_len(raw)?);
+        let [b'\r', b'\n', behind @ ..] = behind else { return None };
+        let line_len = line.len() - behind.len();
+        if name.is_empty() || field_line_max < line_len || fields_max <= fields.spans.len() {
             return None;
         }
-        let name = &line[..name_len];
-        let value = chars::trim_end(&line[value_start..end]);
+        let value = chars::trim_end(content);
         if chars::is_text(name, b"host") {
-            if gathered.host.is_some() || !is_plain_host(value, &line[value_start..]) {
+            if gathered.host.is_some() || !is_plain_host(value, raw) {
                 return None;
             }
             gathered.host = Some(value);
         } else {
             gathered.take(name, value).ok()?;
         }
+        let start = buf.len() - line.len();
         fields.spans.push(FieldSpan {
-            name: Span::new(at, name_len),
-            value: Span::new(at + value_start, value.len()),
+            name: Span::new(start, name_len),
+            value: Span::new(start + line.len() - raw.len(), value.len()),
         });
-        at += end + 2;
-    }
+        rest = behind;
+    };
     let parts = Target { authority: None, path, query, is_https: false };
-    Some(Divided { len: at, method, target, parts, version, gathered })
+    Some(Divided { len: buf.len() - rest.len(), method, target, parts, version, gathered })
 }
 
-/// The method, and where the target begins.
-#[inline]
-fn method(buf: &[u8]) -> Option<(Method<'static>, usize)> {
+/// The method, and what stands behind it.
+#[inline(always)]
+fn method(buf: &[u8]) -> Option<(Method<'static>, &[u8])> {
     Some(match buf {
-        [b'G', b'E', b'T', b' ', ..] => (Method::Get, 4),
-        [b'P', b'O', b'S', b'T', b' ', ..] => (Method::Post, 5),
-        [b'H', b'E', b'A', b'D', b' ', ..] => (Method::Head, 5),
-        [b'P', b'U', b'T', b' ', ..] => (Method::Put, 4),
-        [b'D', b'E', b'L', b'E', b'T', b'E', b' ', ..] => (Method::Delete, 7),
+        [b'G', b'E', b'T', b' ', rest @ ..] => (Method::Get, rest),
+        [b'P', b'O', b'S', b'T', b' ', rest @ ..] => (Method::Post, rest),
+        [b'H', b'E', b'A', b'D', b' ', rest @ ..] => (Method::Head, rest),
+        [b'P', b'U', b'T', b' ', rest @ ..] => (Method::Put, rest),
+        [b'D', b'E', b'L', b'E', b'T', b'E', b' ', rest @ ..] => (Method::Delete, rest),
         _ => return None,
     })
 }

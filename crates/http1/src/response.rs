@@ -82,6 +82,19 @@ pub fn respond(
         "invalid content type {content_type:?}"
     );
     out.reserve(192 + content_type.len() + body.len());
+    if status == 200
+        && exchange.connection_field().is_empty()
+        && !exchange.is_head
+        && !exchange.is_connect
+    {
+        stamp.begin_typed(out);
+        out.extend_from_slice(content_type.as_bytes());
+        out.extend_from_slice(b"\r\nContent-Length: ");
+        append_length(out, body.len());
+        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(body);
+        return;
+    }
     stamp.begin(out, status);
     out.extend_from_slice(exchange.connection_field());
     if !exchange.is_bodiless(status) {
@@ -95,6 +108,20 @@ pub fn respond(
     out.extend_from_slice(b"\r\n");
     if exchange.permits_body(status) && status != 205 {
         out.extend_from_slice(body);
+    }
+}
+
+/// Appends a number; short ones without a call.
+#[inline]
+fn append_length(out: &mut Vec<u8>, length: usize) {
+    let digit = |number: usize| b'0' + (number % 10) as u8;
+    match length {
+        0..10 => out.push(digit(length)),
+        10..100 => out.extend_from_slice(&[digit(length / 10), digit(length)]),
+        100..1000 => {
+            out.extend_from_slice(&[digit(length / 100), digit(length / 10), digit(length)])
+        }
+        _ => out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes()),
     }
 }
 

@@ -50,27 +50,25 @@ impl Kind {
 /// Returns how many bytes of `kind` stand at the front; `None` if nothing follows them.
 #[inline(always)]
 pub(crate) fn run(bytes: &[u8], kind: Kind) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        let rest = bytes.get(at..)?;
-        let others = match rest.first_chunk() {
-            Some(block) => kind.others(*block),
-            None => kind.others(padded(rest)),
-        };
+    let mut rest = bytes;
+    while let Some((block, behind)) = rest.split_first_chunk() {
+        let others = kind.others(*block);
         if others != 0 {
-            at += others.trailing_zeros() as usize;
-            return (at < bytes.len()).then_some(at);
+            return Some(bytes.len() - rest.len() + others.trailing_zeros() as usize);
         }
-        at += BLOCK_BYTES;
+        rest = behind;
     }
+    last_run(rest, kind).map(|end| bytes.len() - rest.len() + end)
 }
 
-/// A block of fewer bytes, with NUL behind them, which ends a run of any kind.
-#[inline]
-fn padded(bytes: &[u8]) -> [u8; BLOCK_BYTES] {
+/// As [`run`], for less than a block.
+#[inline(never)]
+fn last_run(bytes: &[u8], kind: Kind) -> Option<usize> {
+    // NUL ends a run of any kind.
     let mut block = [0; BLOCK_BYTES];
     block.iter_mut().zip(bytes).for_each(|(place, &byte)| *place = byte);
-    block
+    let end = kind.others(block).trailing_zeros() as usize;
+    (end < bytes.len()).then_some(end)
 }
 
 #[cfg(test)]

@@ -42,6 +42,15 @@ fn small_response_is_complete() {
 }
 
 #[test]
+fn length_is_right_whatever_its_number_of_digits() {
+    for length in [0, 9, 10, 99, 100, 109, 999, 1000, 123_456] {
+        let body = vec![b'a'; length];
+        let text = written(|out| http1::respond(out, &KEEP, &stamp(), 200, "text/plain", &body));
+        assert!(text.contains(&format!("\r\nContent-Length: {length}\r\n\r\n")));
+    }
+}
+
+#[test]
 fn connection_is_said_only_where_the_version_does_not() {
     assert!(!respond(KEEP, 200).contains("Connection"));
     assert!(respond(CLOSE, 200).contains("\r\nConnection: close\r\n"));
