@@ -11,15 +11,31 @@ pub struct Params<'r, 'p> {
     pub(crate) values: Values<'p>,
 }
 
-/// Values in the order of the pattern; only as many as there are names count.
+/// Values in the order of the pattern, as places in the path; only as many as there are names count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Values<'p>([&'p [u8]; PARAMS_MAX]);
+pub(crate) struct Values<'p> {
+    path: &'p [u8],
+    places: [(u32, u32); PARAMS_MAX],
+}
 
 impl<'p> Values<'p> {
-    pub(crate) fn set(&mut self, index: usize, value: &'p [u8]) {
-        if let Some(place) = self.0.get_mut(index) {
-            *place = value;
+    pub(crate) fn of(path: &'p [u8]) -> Values<'p> {
+        Values { path, places: Default::default() }
+    }
+
+    /// Sets a value: `len` bytes of the path, with `behind` bytes behind their beginning.
+    pub(crate) fn set(&mut self, index: usize, behind: usize, len: usize) {
+        if let Some(place) = self.places.get_mut(index) {
+            *place = ((self.path.len() - behind) as u32, len as u32);
         }
+    }
+
+    fn iter(self) -> impl ExactSizeIterator<Item = &'p [u8]> {
+        let Values { path, places } = self;
+        places.into_iter().map(move |(start, len)| {
+            let start = start as usize;
+            path.get(start..start + len as usize).unwrap_or_default()
+        })
     }
 }
 
@@ -38,7 +54,7 @@ impl<'r, 'p> Params<'r, 'p> {
 
     /// Iterates over names and values, as sent, in the order of the pattern.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'r str, &'p [u8])> + use<'r, 'p> {
-        self.names.iter().map(|name| &**name).zip(self.values.0)
+        self.names.iter().map(|name| &**name).zip(self.values.iter())
     }
 
     /// Returns how many there are.

@@ -99,6 +99,8 @@ struct Node {
 #[derive(Clone, Debug)]
 struct Endpoint<T> {
     routes: Vec<Route<T>>,
+    /// Which of them is for GET: by far the most frequent method is not looked for.
+    get: Option<usize>,
     allow: String,
 }
 
@@ -158,6 +160,9 @@ impl<T> Router<T> {
                 existing: existing.pattern.to_string(),
             });
         }
+        if method == "GET" {
+            endpoint.get = Some(endpoint.routes.len());
+        }
         endpoint.routes.push(Route {
             method: method.into(),
             pattern: pattern.into(),
@@ -173,7 +178,7 @@ impl<T> Router<T> {
     /// Finds what `method` and `path` lead to. `path` is as sent: undecoded, without a query. Allocates nothing.
     #[must_use]
     pub fn find<'p>(&self, method: &str, path: &'p [u8]) -> Match<'_, 'p, T> {
-        let mut values = Values::default();
+        let mut values = Values::of(path);
         let exact = self
             .exact
             .get(path.len())
@@ -189,10 +194,13 @@ impl<T> Router<T> {
         let Some(endpoint) = endpoint.and_then(|index| self.endpoints.get(index)) else {
             return Match::NotFound;
         };
-        let find = |wanted: &str| endpoint.routes.iter().find(|route| &*route.method == wanted);
-        let route = match find(method) {
-            None if method == "HEAD" => find("GET"),
-            route => route,
+        let get = || endpoint.routes.get(endpoint.get?);
+        let route = match method {
+            "GET" => get(),
+            _ => match endpoint.routes.iter().find(|route| &*route.method == method) {
+                None if method == "HEAD" => get(),
+                route => route,
+            },
         };
         match route {
             Some(route) => {
@@ -228,13 +236,13 @@ impl<T> Router<T> {
             }
         }
         if let Some(next) = node.param.filter(|_| !segment.is_empty()) {
-            values.set(depth, segment);
+            values.set(depth, rest.len(), segment.len());
             if let Some(found) = enter(next, depth + 1, values) {
                 return Some(found);
             }
         }
         let found = node.rest?;
-        values.set(depth, rest);
+        values.set(depth, rest.len(), rest.len());
         Some(found)
     }
 
@@ -273,7 +281,7 @@ impl<T> Router<T> {
 
     fn made(&mut self, endpoint: usize) -> usize {
         if endpoint == self.endpoints.len() {
-            self.endpoints.push(Endpoint { routes: Vec::new(), allow: String::new() });
+            self.endpoints.push(Endpoint { routes: Vec::new(), get: None, allow: String::new() });
         }
         endpoint
     }

@@ -7,16 +7,15 @@ pub(crate) fn put_text(words: &[AtomicU64], text: &[u8]) {
     let Some((length, words)) = words.split_first() else { return };
     let text = &text[..text.len().min(words.len() * 8)];
     length.store(text.len() as u64, Ordering::Relaxed);
-    for (word, part) in words.iter().zip(text.chunks(8)) {
-        let value = match <[u8; 8]>::try_from(part) {
-            Ok(whole) => whole,
-            Err(_) => {
-                let mut padded = [0; 8];
-                padded[..part.len()].copy_from_slice(part);
-                padded
-            }
-        };
-        word.store(u64::from_ne_bytes(value), Ordering::Relaxed);
+    let (whole, rest) = text.as_chunks::<8>();
+    for (word, part) in words.iter().zip(whole) {
+        word.store(u64::from_ne_bytes(*part), Ordering::Relaxed);
+    }
+    if let (Some(word), [_, ..]) = (words.get(whole.len()), rest) {
+        let mut padded = [0; 8];
+        // Byte by byte: so few are not worth a call.
+        padded.iter_mut().zip(rest).for_each(|(place, &byte)| *place = byte);
+        word.store(u64::from_ne_bytes(padded), Ordering::Relaxed);
     }
 }
 
