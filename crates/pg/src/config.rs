@@ -67,11 +67,10 @@ pub struct Config {
     pub transactions_max: usize,
     /// Statements that one connection keeps prepared; the one not used for longest gives way. Default: 256.
     pub statements_max: usize,
-    /// On TCP, wait for several replies before the loop is woken, if several are due (`SO_RCVLOWAT`). Default: no.
+    /// On TCP, wait for several replies before the loop is woken, if many are due (`SO_RCVLOWAT`). Default: yes.
     ///
-    /// The server sends each reply by itself, since each query has its own Sync; this brings a third of the
-    /// wake-ups for a batch of 20. A reply may wait a millisecond for those behind it. Whether it pays depends on
-    /// the machine: `examples/batch_cost` measures both.
+    /// The server sends each reply by itself, since each query has its own Sync; every early wake-up costs both
+    /// sides. A reply may wait a millisecond for those behind it.
     pub low_water: bool,
 }
 
@@ -136,7 +135,7 @@ impl Config {
             connections: 1,
             transactions_max: 4,
             statements_max: 256,
-            low_water: false,
+            low_water: true,
         })
     }
 

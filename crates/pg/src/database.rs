@@ -125,7 +125,8 @@ impl Database {
         if let Some(shape) = statement.0.shape() {
             return Ok(shape);
         }
-        self.learn(statement).await
+        // Rare, and large: not within every query's future.
+        Box::pin(self.learn(statement)).await
     }
 
     async fn learn(&self, statement: &Statement) -> Result<Rc<Shape>, Error> {

@@ -24,9 +24,6 @@ use crate::statement::{Column, Inner as Statement, Shape};
 /// kernel may acknowledge late, and a server's TCP sends no more than ten small packets ahead of that.
 const REPLIES_PER_WAKE: usize = 8;
 
-/// Replies due from which on it pays to wait for several.
-const REPLIES_WORTH_WAITING: usize = 4;
-
 /// Most bytes that are waited for before the loop is woken.
 const LOW_WATER_BYTES_MAX: usize = 4096;
 
@@ -327,19 +324,20 @@ impl Up {
         if !common.config.low_water || !self.socket.has_low_water() {
             return Ok(());
         }
-        let replies = match self.pipeline.in_flight() {
-            0..REPLIES_WORTH_WAITING => 1,
-            due @ ..REPLIES_PER_WAKE => due,
-            _ => REPLIES_PER_WAKE,
-        };
-        let (mut bytes, mut look_at) = (1, None);
-        if replies > 1 {
-            let each = self.pipeline.reply_bytes();
-            bytes = (each * replies - each / 2).min(LOW_WATER_BYTES_MAX);
-            look_at = Some(now + LOW_WATER_WAIT);
+        if self.pipeline.in_flight() < REPLIES_PER_WAKE {
+            self.look_at = None;
+            return self.socket.set_low_water(1).map_err(lost);
         }
-        self.look_at = look_at;
-        self.socket.set_low_water(u32::try_from(bytes).unwrap_or(1)).map_err(lost)
+        self.look_at = Some(now + LOW_WATER_WAIT);
+        let each = self.pipeline.reply_bytes();
+        let wanted = (each * REPLIES_PER_WAKE - each / 2).min(LOW_WATER_BYTES_MAX);
+        let wanted = u32::try_from(wanted).unwrap_or(1);
+        // Every change is a system call, so what is nearly right stays.
+        let known = self.socket.low_water();
+        if known <= wanted && wanted - wanted / 4 <= known {
+            return Ok(());
+        }
+        self.socket.set_low_water(wanted).map_err(lost)
     }
 
     /// Lets tokio-postgres work: it takes replies, and may ask for more.

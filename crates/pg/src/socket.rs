@@ -121,6 +121,11 @@ impl Socket {
         }
     }
 
+    /// What was last set by [`Socket::set_low_water`].
+    pub fn low_water(&self) -> u32 {
+        self.low_water
+    }
+
     /// Whether [`Socket::set_low_water`] does anything.
     pub fn has_low_water(&self) -> bool {
         matches!(self.stream, Stream::Tcp(_))
