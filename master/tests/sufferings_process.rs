@@ -1,5 +1,7 @@
 //! What gunicorn's users suffer from around the process, shown to be gone. The numbers are those of docs/gunicorn.md.
 
+#![allow(clippy::unwrap_used)] // In helpers of tests.
+
 mod support;
 
 use support::{Folder, Server};
