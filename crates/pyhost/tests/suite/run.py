@@ -100,6 +100,8 @@ class Run:
         for check in checks:
             began = time.monotonic()
             outcome, why = self.one(check)
+            if outcome is self.failed and self.server and not self.server.accepts():
+                self.close()  # One failure is no reason to fail the rest of the file.
             outcome.append(check)
             took = time.monotonic() - began
             word = {id(self.passed): "ok", id(self.failed): "FAILED", id(self.skipped): "skipped"}[id(outcome)]
@@ -112,6 +114,8 @@ class Run:
         signal.alarm(check.seconds)
         try:
             client = Client(self.serve(check.module), self.command)
+            if setup := getattr(sys.modules[check.module], "setup", None):
+                setup(client)
             check.function(client, *check.arguments)
             return self.passed, None
         except Skip as why:
@@ -138,9 +142,9 @@ class Run:
 
     def serve(self, module):
         """The server of a file; none for a file without an application of its own."""
-        if self.module == module and (self.server is None or self.server.process.poll() is None):
-            if self.refusal:
-                raise self.refusal
+        if self.module == module and self.refusal:
+            raise self.refusal
+        if self.module == module and self.server and self.server.process.poll() is None:
             return self.server
         self.close()
         self.module, self.refusal = module, None

@@ -202,7 +202,7 @@ def without_a_body_content_keys_are_missing_or_empty(client):
         equal(environ.get(key, ["str", ""]), ["str", ""], key)
 
 
-@check(PEP)
+@check(GUNICORN)
 def chunked_request_has_no_content_length(client):
     reply = client.post("/show", b"3\r\nabc\r\n0\r\n\r\n", [("Transfer-Encoding", "chunked")])
     equal(json.loads(reply.body).get("CONTENT_LENGTH", ["str", ""]), ["str", ""], "CONTENT_LENGTH")

@@ -6,7 +6,7 @@ import os
 import tempfile
 
 from harness.app import Applications, note, plain, query
-from harness.registry import GOAL, GUNICORN, PEP, check, equal, rows, true
+from harness.registry import GOAL, GUNICORN, PEP, Skip, check, equal, rows, true
 from harness.wire import WireError, request
 
 application = Applications()
@@ -91,8 +91,19 @@ def with_write(environ, start_response):
 
 
 @application.page
+def offers(environ, start_response):
+    return plain(start_response, str("wsgi.file_wrapper" in environ))
+
+
+@application.page
 def quick(environ, start_response):
     return plain(start_response, "quick")
+
+
+def setup(client):
+    """PEP 3333 leaves the wrapper to the server: one that has none is not asked about it."""
+    if client.get("/offers").body != b"True":
+        raise Skip("the server offers no wsgi.file_wrapper")
 
 
 @rows(PEP, [(kind, kind) for kind in ("file", "bytesio", "unbuffered")])

@@ -308,7 +308,7 @@ def refused_header_can_be_caught(client):
     equal((reply.status, reply.body), (503, b"caught"), "status and body")
 
 
-@check(PEP)
+@check(GUNICORN)
 def headers_are_sent_in_order_with_their_case(client):
     reply = client.get("/fields")
     ours = [name for name, _ in reply.fields if name.lower() in ("x-second", "set-cookie", "x-first", "x-empty", "x-tab")]

@@ -107,6 +107,16 @@ class Server:
             time.sleep(0.02)
         raise Failure(f"the server does not answer within {BOOT_MAX:g} s\n{self.log_tail()}")
 
+    def accepts(self):
+        """Whether somebody listens."""
+        try:
+            with socket.socket(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET) as probe:
+                probe.settimeout(1)
+                probe.connect(self.address)
+            return True
+        except OSError:
+            return False
+
     def __enter__(self):
         return self
 
