@@ -269,6 +269,8 @@ pub(crate) struct Connection {
     is_ending: bool,
     /// The client has said its last.
     has_ended: bool,
+    /// What the kernel said is noted, and waits for its place among long responses.
+    is_put_off: bool,
     /// When the state has lasted too long.
     state_deadline: Option<Instant>,
     /// When the client has not taken output for too long.
@@ -300,6 +302,7 @@ impl Connection {
             is_writable: true,
             is_ending: false,
             has_ended: false,
+            is_put_off: false,
             state_deadline: None,
             write_deadline: None,
             waker: None,
@@ -340,11 +343,24 @@ impl Connection {
         self.is_readable |= readiness.is_readable;
         self.is_writable |= readiness.is_writable;
         self.is_ending |= readiness.is_ending;
+        if self.is_long() {
+            // Others, whose answers are short, go first.
+            if !std::mem::replace(&mut self.is_put_off, true) {
+                core.queue.push(self.task_key());
+            }
+            return Verdict::Keep;
+        }
         self.advance(core)
+    }
+
+    /// Whether it is in the middle of a response that takes many turns.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(&self.state, State::Handling(handling) if handling.work.progress().is_some())
     }
 
     /// Resumes the handler's task, if there is one, and goes as far as it can.
     pub(crate) fn on_wake(&mut self, core: &mut Core) -> Verdict {
+        self.is_put_off = false;
         if matches!(self.state, State::Handling(_)) {
             self.resume(core);
         }

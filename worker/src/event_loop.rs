@@ -58,6 +58,10 @@ pub(crate) struct EventLoop {
     lifeline: Option<Lifeline>,
     /// Keys of woken tasks, taken from the queue; kept for its memory.
     woken: Vec<TaskKey>,
+    /// Nanoseconds of this turn that went to long responses.
+    long_ns: u64,
+    /// Tasks of long responses that wait for the next turn; kept for its memory.
+    put_off: Vec<TaskKey>,
     /// Shards with connections to be taken in this turn; kept for its memory.
     ready_shards: Vec<usize>,
     /// `CLOCK_MONOTONIC` in nanoseconds when this turn began.
@@ -112,6 +116,8 @@ impl EventLoop {
             signals,
             lifeline,
             woken: Vec::new(),
+            long_ns: 0,
+            put_off: Vec::new(),
             ready_shards: Vec::new(),
             began: 0,
             ended: now,
@@ -166,6 +172,7 @@ impl EventLoop {
         self.flush_database(now);
         self.events = Some(events);
 
+        self.put_back_long();
         self.expire(now);
         self.flush_database(now);
         if let Some(access) = &mut self.core.access {

@@ -60,6 +60,13 @@ impl ReadyQueue {
         into.append(&mut self.lock());
     }
 
+    /// Queues `keys` before all others.
+    pub(crate) fn put_back(&self, keys: impl ExactSizeIterator<Item = TaskKey>) {
+        if keys.len() != 0 {
+            self.lock().splice(..0, keys);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<TaskKey>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,8 +14,8 @@ use std::task::{Context, Poll, Waker};
 use crate::buffer::Buffer;
 use crate::error::Error;
 
-/// Bytes of a body that may wait in its pipe; above that the producer waits.
-pub(crate) const PIPE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a body that may wait in its pipe; above that the producer waits. A piece with its framing fits a pooled buffer.
+pub(crate) const PIPE_BYTES_MAX: usize = 32 * 1024;
 
 /// Most trailers of one response; further ones are left out.
 const TRAILERS_MAX: usize = 64;

@@ -9,6 +9,10 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token, net};
 use nix::sys::socket::sockopt::Linger;
 
+/// Bytes of a long response that wait in the kernel before it takes more. The kernel alone would take megabytes, of every
+/// client that does not read.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
 /// A client's socket; non-blocking.
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -67,6 +71,14 @@ impl Stream {
         })?;
         *at += sent as u64;
         Ok(sent)
+    }
+
+    /// Bounds what the kernel holds for a client that does not read, to be called before a long response.
+    pub(crate) fn bound_unsent(&self) {
+        if let Stream::Tcp(stream) = self {
+            // Without it the kernel's own bound holds.
+            let _ = sys::socket::set_unsent_max(stream, UNSENT_BYTES_MAX);
+        }
     }
 
     /// Makes the coming close a reset: the client must not take what it has for the whole.

@@ -142,6 +142,26 @@ pub fn set_receive_low_water(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Has a TCP socket take no more once so many bytes wait in it unsent (`TCP_NOTSENT_LOWAT`), whatever its buffer would hold.
+///
+/// # Errors
+///
+/// Not a TCP socket.
+pub fn set_unsent_max(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the kernel reads one `int`, which outlives the call.
+    crate::check(unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
 /// Who is at the other end of a connected unix socket, as it was when it connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {

@@ -89,6 +89,9 @@ impl Connection {
             // Whole bodies are answered elsewhere.
             Body::Empty | Body::Static(_) | Body::Buffer(_) => return,
         };
+        if writer.sends_body() && length.is_none_or(|length| FILE_COPIED_BYTES_MAX < length) {
+            self.stream.bound_unsent();
+        }
         self.state_deadline = match &work {
             Work::Streaming(_) => core.after(core.limits.request),
             Work::Answering(_) | Work::Sending(_) => None,

@@ -13,6 +13,9 @@ use crate::panics;
 /// Times that woken tasks are polled in one turn; tasks that wake each other go on in the next.
 const TASK_ROUNDS_MAX: usize = 16;
 
+/// Nanoseconds of a turn that go to long responses; what is left of them waits until newcomers were looked at.
+const LONG_NS_MAX: u64 = 1_000_000;
+
 /// A task that belongs to no request.
 pub(super) struct Spawned {
     future: Pin<Box<dyn Future<Output = ()>>>,
@@ -33,12 +36,32 @@ impl EventLoop {
             }
             for key in woken.drain(..) {
                 match key {
-                    TaskKey::Connection(index) => self.with(index, Connection::on_wake),
+                    TaskKey::Connection(index) => self.wake_connection(index),
                     TaskKey::Spawned(index) => self.poll_spawned(index),
                 }
             }
             self.woken = woken;
         }
+    }
+
+    fn wake_connection(&mut self, index: u32) {
+        let is_long = self.connections.get_mut(index).is_some_and(|it| it.is_long());
+        if !is_long {
+            return self.with(index, Connection::on_wake);
+        }
+        if LONG_NS_MAX < self.long_ns {
+            return self.put_off.push(TaskKey::Connection(index));
+        }
+        let began = sys::clock::monotonic();
+        self.with(index, Connection::on_wake);
+        self.core.tick = sys::clock::monotonic();
+        self.long_ns += self.core.tick.saturating_sub(began);
+    }
+
+    /// Long responses that had no share of this turn have one in the next, in their order.
+    pub(super) fn put_back_long(&mut self) {
+        self.long_ns = 0;
+        self.core.queue.put_back(self.put_off.drain(..));
     }
 
     /// Gives the tasks that handlers spawned their places, and begins them.

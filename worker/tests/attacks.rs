@@ -1,0 +1,190 @@
+//! A thousand clients that are slow on purpose: the others do not notice, and the slow ones are let go.
+
+#![allow(clippy::unwrap_used)] // A helper that cannot go on fails its test.
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{example, start};
+
+/// Slow clients at a time.
+const ATTACKERS: usize = 1_000;
+/// How long each attack lasts while others are served.
+const ATTACK: Duration = Duration::from_secs(4);
+/// Between two signs of life of one slow client.
+const DRIP_EVERY: Duration = Duration::from_millis(500);
+/// How long a slow client may go on before it must have been let go.
+const LET_GO_WITHIN: Duration = Duration::from_secs(20);
+
+/// How a client is slow.
+struct Attack {
+    name: &'static str,
+    opening: &'static str,
+    /// What it sends from time to time; empty: it reads a few bytes instead.
+    drip: &'static [u8],
+}
+
+const ATTACKS: [Attack; 3] = [
+    Attack { name: "slow head", opening: "GET /json HTTP/1.1\r\nHost: a\r\nX-Slow: ", drip: b"x" },
+    Attack {
+        name: "slow body",
+        opening: "POST /where HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n",
+        drip: b"x",
+    },
+    Attack {
+        name: "slow read",
+        opening: "GET /stream/1000000000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        drip: b"",
+    },
+];
+
+#[test]
+fn slow_clients_hold_nobody_up_and_are_let_go() {
+    let allowed = sys::limits::raise_open_files().unwrap();
+    if allowed < 2 * ATTACKERS as u64 {
+        println!("skipped: a process may have {allowed} open files only");
+        return;
+    }
+    let worker = start(example("bodies"), |settings| {
+        settings.worker_connections = 4 * ATTACKERS;
+        settings.header_timeout = Duration::from_secs(2);
+        settings.body_timeout = Duration::from_secs(2);
+        settings.write_timeout = Duration::from_secs(2);
+    });
+    let quiet = measure(worker.address, ATTACK / 2);
+    println!("quiet: {quiet}");
+    for attack in &ATTACKS {
+        let stop = AtomicBool::new(false);
+        let (under_attack, let_go) = std::thread::scope(|scope| {
+            let attacking = scope.spawn(|| besiege(worker.address, attack, &stop));
+            let measured = measure(worker.address, ATTACK);
+            stop.store(true, Ordering::Relaxed);
+            (measured, attacking.join().unwrap())
+        });
+        let ratio = under_attack.p99.as_secs_f64() / quiet.p99.as_secs_f64();
+        println!(
+            "{}: {under_attack}, p99 {ratio:.1} times the quiet one; {let_go} were let go",
+            attack.name
+        );
+        // Every request was answered, or `measure` would have failed. The bound leaves room for a loaded machine,
+        // where attackers, server and measurement share the processors.
+        assert!(
+            under_attack.p99 < quiet.p99 * 10 + Duration::from_millis(50),
+            "{}: {under_attack}, quiet {quiet}",
+            attack.name
+        );
+        assert!(worker.resident_kib() < 300_000, "{} KiB", worker.resident_kib());
+    }
+    assert!(worker.is_running());
+}
+
+#[test]
+fn a_client_that_is_slow_for_ever_is_let_go() {
+    let worker = start(example("bodies"), |settings| {
+        settings.header_timeout = Duration::from_secs(1);
+        settings.body_timeout = Duration::from_secs(1);
+        settings.write_timeout = Duration::from_secs(1);
+    });
+    // A client that reads a little again and again does get its answer, so only the first two are ended by force.
+    for attack in &ATTACKS[..2] {
+        let mut slow = Slow::begin(worker.address, attack);
+        let began = Instant::now();
+        while slow.go_on(attack) {
+            assert!(began.elapsed() < LET_GO_WITHIN, "{} goes on", attack.name);
+            std::thread::sleep(DRIP_EVERY / 10);
+        }
+    }
+    drop(worker);
+}
+
+/// One client that is slow.
+struct Slow {
+    stream: TcpStream,
+}
+
+impl Slow {
+    fn begin(address: SocketAddr, attack: &Attack) -> Slow {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(attack.opening.as_bytes()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        Slow { stream }
+    }
+
+    /// Gives a sign of life; `false`: the server has said its last.
+    fn go_on(&mut self, attack: &Attack) -> bool {
+        let would_block = |error: std::io::Error| error.kind() == ErrorKind::WouldBlock;
+        if attack.drip.is_empty() {
+            return match self.stream.read(&mut [0; 64]) {
+                Ok(count) => count != 0,
+                Err(error) => would_block(error),
+            };
+        }
+        // An answer, such as 408, is the end of it.
+        match self.stream.peek(&mut [0]) {
+            Ok(_) => false,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.stream.write_all(attack.drip).map_or_else(would_block, |()| true)
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// Keeps so many slow clients at it until told to stop; returns how many were let go meanwhile, and replaced.
+fn besiege(address: SocketAddr, attack: &Attack, stop: &AtomicBool) -> usize {
+    let mut clients: Vec<Slow> = Vec::with_capacity(ATTACKERS);
+    let mut let_go = 0;
+    let ticks = DRIP_EVERY.as_millis() as usize / 5;
+    let share = ATTACKERS / ticks;
+    let mut next = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..share.min(ATTACKERS - clients.len()) * 4 {
+            clients.push(Slow::begin(address, attack));
+        }
+        for _ in 0..share {
+            next = (next + 1) % clients.len();
+            if !clients[next].go_on(attack) {
+                let_go += 1;
+                clients[next] = Slow::begin(address, attack);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let_go
+}
+
+/// What clients that do as they should see.
+struct Latency {
+    count: usize,
+    p50: Duration,
+    p99: Duration,
+}
+
+impl std::fmt::Display for Latency {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} requests, p50 {:?}, p99 {:?}", self.count, self.p50, self.p99)
+    }
+}
+
+/// Requests one after the other, every tenth on a connection of its own.
+fn measure(address: SocketAddr, time: Duration) -> Latency {
+    let mut client = common::Client::to(address);
+    let mut times = Vec::new();
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        if times.len() % 10 == 9 {
+            client = common::Client::to(address);
+        }
+        let began = Instant::now();
+        client.get("/json").expect(200);
+        times.push(began.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    times.sort_unstable();
+    let at = |share: usize| times[times.len() * share / 100];
+    Latency { count: times.len(), p50: at(50), p99: at(99) }
+}
