@@ -2,6 +2,7 @@
 //!
 //! Nginx does not send a POST again, so a server that closes a kept connection under one makes it fail.
 
+use std::path::Path;
 use std::time::Duration;
 
 use testkit::{Endpoint, Load, Mode, Nginx, Server, Signal, TempDir};
@@ -26,13 +27,21 @@ fn nginx(upstream: &Endpoint) -> Nginx {
     ))
 }
 
+/// An application that takes POST.
+fn application() -> String {
+    let programs = Path::new(env!("CARGO_BIN_EXE_master"));
+    let program = programs.with_file_name("examples").join("bodies");
+    assert!(program.exists(), "{} is missing: cargo build -p worker --examples", program.display());
+    program.display().to_string()
+}
+
 fn reloads_behind(server: &Server, count: usize) {
     let nginx = nginx(server.endpoint());
     let kept = Mode::KeepAlive { pause: Duration::from_millis(10) };
     let body = [b'x'; 2_000];
     let loads = [
-        // The bundled application takes no POST; what counts is that Nginx gets its answer and not a closed door.
-        Load::post(&nginx.endpoint(), "/json", &body, kept).clients(16).expecting(&[405]),
+        // Its body is read, and comes back.
+        Load::post(&nginx.endpoint(), "/echo", &body, kept).clients(16),
         Load::get(&nginx.endpoint(), "/json", kept).clients(8),
         Load::get(&nginx.endpoint(), "/json", Mode::CloseEach).clients(2),
     ];
@@ -56,7 +65,7 @@ fn twenty_reloads_behind_nginx_over_tcp_give_no_502() {
     if !Nginx::is_available() {
         return;
     }
-    let args = ["--workers", "3", "--keep-alive", "75"];
+    let args = ["--workers", "3", "--keep-alive", "75", &application()];
     let mut server = Server::start(env!("CARGO_BIN_EXE_master"), &args);
     server.wait_for_log("Ready workers=", BOUND);
     reloads_behind(&server, 20);
@@ -71,7 +80,7 @@ fn reloads_behind_nginx_over_a_unix_socket_give_no_502() {
     let dir = TempDir::new();
     let bind = format!("unix:{}", dir.join("app.sock").display());
     let builder = Server::builder(env!("CARGO_BIN_EXE_master")).without_bind();
-    let args = ["--bind", &bind, "--workers", "3", "--keep-alive", "75"];
+    let args = ["--bind", &bind, "--workers", "3", "--keep-alive", "75", &application()];
     let mut server = builder.args(args).start();
     server.wait_for_log("Ready workers=", BOUND);
     reloads_behind(&server, 10);

@@ -5,8 +5,8 @@
 
 #![allow(clippy::unwrap_used)] // A helper that cannot go on fails its test.
 
-#[path = "../common/mod.rs"]
 mod common;
+#[path = "smuggling/corpus.rs"]
 mod corpus;
 
 use std::io::{Read, Write};
