@@ -17,6 +17,8 @@ const ATTACKERS: usize = 1_000;
 const ATTACK: Duration = Duration::from_secs(4);
 /// Between two signs of life of one slow client.
 const DRIP_EVERY: Duration = Duration::from_millis(500);
+/// Longest time for one measurement.
+const MEASURE_MAX: Duration = Duration::from_secs(60);
 /// How long a slow client may go on before it must have been let go.
 const LET_GO_WITHIN: Duration = Duration::from_secs(20);
 
@@ -58,20 +60,23 @@ fn slow_clients_hold_nobody_up_and_are_let_go() {
     let quiet = measure(worker.address, ATTACK / 2);
     println!("quiet: {quiet}");
     for attack in &ATTACKS {
-        let stop = AtomicBool::new(false);
-        let (under_attack, let_go) = std::thread::scope(|scope| {
-            let attacking = scope.spawn(|| besiege(worker.address, attack, &stop));
+        let siege = Siege::default();
+        let (arrival, under_attack, let_go) = std::thread::scope(|scope| {
+            let attacking = scope.spawn(|| besiege(worker.address, attack, &siege));
+            let arrival =
+                measure_until(worker.address, || siege.is_complete.load(Ordering::Relaxed));
             let measured = measure(worker.address, ATTACK);
-            stop.store(true, Ordering::Relaxed);
-            (measured, attacking.join().unwrap())
+            siege.is_over.store(true, Ordering::Relaxed);
+            (arrival, measured, attacking.join().unwrap())
         });
         let ratio = under_attack.p99.as_secs_f64() / quiet.p99.as_secs_f64();
         println!(
-            "{}: {under_attack}, p99 {ratio:.1} times the quiet one; {let_go} were let go",
+            "{}: {under_attack}, p99 {ratio:.1} times the quiet one; {let_go} were let go; while they came: {arrival}",
             attack.name
         );
         // Every request was answered, or `measure` would have failed. The bound leaves room for a loaded machine,
         // where attackers, server and measurement share the processors.
+        assert!(arrival.p99 < Duration::from_millis(500), "{}: {arrival}", attack.name);
         assert!(
             under_attack.p99 < quiet.p99 * 10 + Duration::from_millis(50),
             "{}: {under_attack}, quiet {quiet}",
@@ -134,17 +139,26 @@ impl Slow {
     }
 }
 
+/// How an attack stands.
+#[derive(Default)]
+struct Siege {
+    /// All are there.
+    is_complete: AtomicBool,
+    is_over: AtomicBool,
+}
+
 /// Keeps so many slow clients at it until told to stop; returns how many were let go meanwhile, and replaced.
-fn besiege(address: SocketAddr, attack: &Attack, stop: &AtomicBool) -> usize {
+fn besiege(address: SocketAddr, attack: &Attack, siege: &Siege) -> usize {
     let mut clients: Vec<Slow> = Vec::with_capacity(ATTACKERS);
     let mut let_go = 0;
     let ticks = DRIP_EVERY.as_millis() as usize / 5;
     let share = ATTACKERS / ticks;
     let mut next = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while !siege.is_over.load(Ordering::Relaxed) {
         for _ in 0..share.min(ATTACKERS - clients.len()) * 4 {
             clients.push(Slow::begin(address, attack));
         }
+        siege.is_complete.store(clients.len() == ATTACKERS, Ordering::Relaxed);
         for _ in 0..share {
             next = (next + 1) % clients.len();
             if !clients[next].go_on(attack) {
@@ -170,12 +184,18 @@ impl std::fmt::Display for Latency {
     }
 }
 
-/// Requests one after the other, every tenth on a connection of its own.
 fn measure(address: SocketAddr, time: Duration) -> Latency {
+    let end = Instant::now() + time;
+    measure_until(address, || end <= Instant::now())
+}
+
+/// Requests one after the other, every tenth on a connection of its own.
+fn measure_until(address: SocketAddr, is_over: impl Fn() -> bool) -> Latency {
     let mut client = common::Client::to(address);
     let mut times = Vec::new();
-    let end = Instant::now() + time;
-    while Instant::now() < end {
+    let start = Instant::now();
+    while times.is_empty() || !is_over() {
+        assert!(start.elapsed() < MEASURE_MAX, "the attackers do not get in");
         if times.len() % 10 == 9 {
             client = common::Client::to(address);
         }

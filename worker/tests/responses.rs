@@ -5,7 +5,7 @@ mod common;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, example, start};
+use common::{PATIENCE, example, start, until};
 
 #[test]
 fn a_stream_is_framed_by_what_client_and_handler_say() {
@@ -126,6 +126,35 @@ fn a_producer_that_is_stuck_is_cut_after_the_request_timeout() {
     assert_eq!(client.rest(), "5\r\nfirst\r\n");
     assert!(began.elapsed() < PATIENCE / 2);
     worker.await_log("[WARNING] Request timed out: GET /stuck");
+}
+
+#[test]
+fn the_access_log_knows_what_of_a_long_response_was_sent() {
+    let file = std::env::temp_dir().join(format!("monoceros-long-{}", std::process::id()));
+    let worker = start(example("bodies"), |settings| {
+        settings.accesslog = Some(file.to_str().unwrap().to_owned());
+        settings.access_log_format = "%(r)s %(s)s %(b)s %({reason}x)s".to_owned();
+    });
+    let mut client = worker.connect();
+    client.get("/stream/300000").expect(200);
+    client.send("GET /stream/10000/of/15000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.rest();
+    // Who goes away in the middle has a line with what went out; the status was said before.
+    let mut gone = worker.connect();
+    gone.send("GET /stream/1000000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    gone.head_reply().expect(200);
+    drop(gone);
+    let read = || std::fs::read_to_string(&file).unwrap_or_default();
+    until(|| read().lines().count() == 3, || format!("three lines are due:\n{}", read()));
+    let text = read();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "GET /stream/300000 HTTP/1.1 200 300000 -");
+    assert_eq!(lines[1], "GET /stream/10000/of/15000 HTTP/1.1 200 10000 handler_error");
+    let (start, reason) = lines[2].rsplit_once(' ').unwrap();
+    let sent = start.strip_prefix("GET /stream/1000000000 HTTP/1.1 200 ").unwrap();
+    assert!((1..1_000_000_000).contains(&sent.parse::<u64>().unwrap()), "{sent}");
+    assert_eq!(reason, "aborted");
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
