@@ -38,12 +38,16 @@ fn workers_get_the_user_and_no_other_groups() {
 
 #[test]
 fn titles_name_the_role() {
-    let server = Server::start(&["--name", "shop"]);
+    let server = Server::start(&["--name", "shop", "--admin-bind", "127.0.0.1:0"]);
+    server.wait_for_line("Admin at: ");
     let title = |pid: Pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
         String::from_utf8_lossy(&line).trim_end_matches('\0').to_owned()
     };
     assert_eq!(title(server.pid()), "monoceros: master [shop]");
+    let mut children: Vec<String> = server.workers().into_iter().map(title).collect();
+    children.sort();
+    assert_eq!(children, ["monoceros: admin", "monoceros: worker [shop]"]);
     server.stop();
 }
 
@@ -148,4 +152,48 @@ fn listeners_passed_by_a_parent_are_used_instead_of_binding() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     // Whoever passed it holds it still: connections wait for the next server instead of being turned away.
     std::net::TcpStream::connect(&address).expect("the listener is as it was");
+}
+
+#[test]
+fn paths_start_at_the_directory_that_was_asked_for() {
+    let folder = Folder::new();
+    let home = folder.path("home");
+    fs::create_dir(&home).unwrap();
+    fs::write(home.join("monoceros.toml"), "bind = \"unix:here.sock\"\npidfile = \"m.pid\"\n")
+        .unwrap();
+    let server =
+        Server::spawn(folder, &["--chdir", "home", "--env", "COLOUR=blue", "--", "sleep", "9"]);
+    server.wait_for_line("Ready workers=");
+    assert!(home.join("here.sock").exists() && home.join("m.pid").exists());
+    for pid in [server.pid(), server.workers()[0]] {
+        assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), home);
+    }
+    let environment = fs::read(format!("/proc/{}/environ", server.workers()[0])).unwrap();
+    assert!(environment.split(|byte| *byte == 0).any(|entry| entry == b"COLOUR=blue"));
+    server.stop();
+}
+
+#[test]
+fn process_1_of_a_container_drains_on_term() {
+    let folder = Folder::new();
+    let is_possible = Command::new("unshare").args(["--pid", "--fork", "true"]).status();
+    if !is_possible.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this machine makes no process namespaces");
+        return;
+    }
+    let log = fs::File::create(folder.path("log")).unwrap();
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child"]).arg(support::master());
+    unshare.args(["--bind", "127.0.0.1:0", "--workers", "2"]).current_dir(folder.path(""));
+    let child = unshare.stderr(log).stdin(std::process::Stdio::null()).spawn().unwrap();
+    let mut server = Server::adopt(child, folder);
+    server.wait_for_line("Ready workers=2");
+    get(&server.address(), "/json").unwrap();
+    // `unshare` waits for the master, its only child, and ends as that does.
+    let master = server.workers()[0];
+    assert!(status_line(master, "NSpid:").ends_with(" 1"), "process 1 of its namespace");
+    kill(master, Signal::SIGTERM).unwrap();
+    assert_eq!(server.wait(), Some(0), "{}", server.log());
+    assert_eq!(server.count("Worker exited"), 2, "{}", server.log());
+    server.check_log();
 }
