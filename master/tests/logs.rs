@@ -45,7 +45,7 @@ fn a_reload_moves_the_log_and_changes_its_look() {
 }
 
 #[test]
-fn lines_are_split_by_their_severity() {
+fn s18_info_lines_stay_off_standard_error() {
     let folder = Folder::new();
     let [out, err] = ["out", "log"].map(|name| fs::File::create(folder.path(name)).unwrap());
     let args = ["--bind", "127.0.0.1:0", "--log-split", "--log-level", "debug"];
