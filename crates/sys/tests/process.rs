@@ -97,6 +97,9 @@ fn caught() {
     assert!(caught.take().is_empty());
     assert!(!sys::fd::wait_readable(&caught, Some(Duration::ZERO)).expect("polled"));
     drop(caught);
+    for late in [Signal::SIGUSR1, Signal::SIGTERM, Signal::SIGHUP] {
+        nix::sys::signal::raise(late).expect("survived: a late signal is no death");
+    }
     Caught::install().expect("free again");
 }
 

@@ -71,8 +71,8 @@ impl Caught {
             set(signal, SigHandler::Handler(ignore))?;
         }
         set(Signal::SIGPIPE, SigHandler::SigIgn)?;
-        // A file that may grow no further is an error of its write, not the end of the worker.
-        set(Signal::SIGXFSZ, SigHandler::SigIgn)?;
+        // A file that may grow no further is an error of its write, not the end of the worker. A handler, as above.
+        set(Signal::SIGXFSZ, SigHandler::Handler(ignore))?;
         let all: SigSet = CAUGHT.into_iter().chain(UNHEARD).collect();
         sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&all), None)?;
         Ok(caught)
@@ -94,11 +94,13 @@ impl AsFd for Caught {
     }
 }
 
+/// From then on the signals are ignored: who lets go of them is leaving, and a signal that comes late must not turn a clean
+/// end into a death.
 impl Drop for Caught {
     fn drop(&mut self) {
         for signal in CAUGHT.into_iter().chain(UNHEARD) {
             // Nothing better can be done about a failure while going away.
-            let _ = set(signal, SigHandler::SigDfl);
+            let _ = set(signal, SigHandler::SigIgn);
         }
         WAKE.store(-1, Ordering::SeqCst);
         INSTALLED.store(false, Ordering::SeqCst);
