@@ -264,9 +264,13 @@ def worker_stuck_in_its_first_request_is_replaced(client):
     """Asked while the other worker is still on its way up: whoever takes it, it is not left alone."""
     with project(living_project=LIVING) as folder:
         with living(client, folder, is_settled=False, options=["--timeout", "2"]) as server:
-            at, tokens = client.at(server), [client.token() for _ in range(2)]
-            calls = [Calls(at, f"/stand_still?token={token}") for token in tokens]
-            stuck = [int(at.notes(token, 1, within=10)[0]) for token in tokens]
+            at, calls, stuck = client.at(server), [], []
+            for _ in range(2):
+                token = client.token()
+                calls.append(Calls(at, f"/stand_still?token={token}"))
+                taken = at.notes(token, 1, within=10)
+                true(taken, "nobody took the request within 10 s")
+                stuck.append(int(taken[0]))
             true(until(lambda: not any(map(is_alive, stuck)), 10), "a stuck worker still lives after 10 s, with a timeout of 2 s")
             true(all(not isinstance(call.answer(), bytes) or call.answer() != b"moved" for call in calls), "the stuck page was answered")
 
