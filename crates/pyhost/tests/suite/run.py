@@ -13,6 +13,7 @@ import argparse
 import importlib
 import os
 import pkgutil
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,10 +82,14 @@ def prepare(path, packages):
     """Makes the virtual environment for the sites, once."""
     path = os.path.abspath(path)
     if not os.path.exists(os.path.join(path, "bin", "python")):
-        subprocess.run([sys.executable, "-m", "venv", path], check=True)
         wanted = os.path.join(registry.folder(), "sites", "requirements.txt")
         pip = [os.path.join(path, "bin", "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-r", wanted, *packages], check=True)
+        try:
+            subprocess.run([sys.executable, "-m", "venv", path], check=True)
+            subprocess.run([*pip, "-r", wanted, *packages], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            shutil.rmtree(path, ignore_errors=True)  # Half an environment would be taken for a whole one.
+            raise SystemExit(f"the virtual environment {path} could not be made: {error}") from None
     return path
 
 
