@@ -1,6 +1,6 @@
 """Requests that no application may see, and the limits that gunicorn documents."""
 
-from harness.app import Applications, note, plain, query
+from harness.app import Applications, note, plain
 from harness.registry import GOAL, GUNICORN, check, equal, one_of, rows, true
 from harness.wire import WireError, request
 

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 
-from harness.app import Applications, note, plain, wait_for
+from harness.app import Applications, note, plain
 from harness.registry import GOAL, GUNICORN, PEP, check, equal, true
 from harness.wire import request
 
