@@ -63,26 +63,27 @@ fn bind(
     let count = u16::try_from(params.len()).map_err(unencodable)?;
     out.reserve(name.len() + 32 + params.len() * 16 + tail.len());
     let start = out.len() + 1;
-    out.extend_from_slice(b"B\0\0\0\0\0");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(&[0]);
-    if params
-        .iter()
-        .zip(&shape.params)
-        .all(|(param, kind)| matches!(param.encode_format(kind), Format::Binary))
-    {
-        out.extend_from_slice(&[0, 1, 0, 1]);
+    let pairs = || params.iter().zip(&shape.params);
+    if pairs().all(|(param, kind)| matches!(param.encode_format(kind), Format::Binary)) {
+        out.extend_from_slice(b"B\0\0\0\0\0");
+        out.extend_from_slice(name.as_bytes());
+        let [high, low] = count.to_be_bytes();
+        // The end of the name, one format for all, the number of values.
+        out.extend_from_slice(&[0, 0, 1, 0, 1, high, low]);
     } else {
+        out.extend_from_slice(b"B\0\0\0\0\0");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(&[0]);
         out.extend_from_slice(&count.to_be_bytes());
-        for (param, kind) in params.iter().zip(&shape.params) {
+        for (param, kind) in pairs() {
             let format = match param.encode_format(kind) {
                 Format::Text => 0_u16,
                 Format::Binary => 1,
             };
             out.extend_from_slice(&format.to_be_bytes());
         }
+        out.extend_from_slice(&count.to_be_bytes());
     }
-    out.extend_from_slice(&count.to_be_bytes());
     for (index, (param, kind)) in params.iter().zip(&shape.params).enumerate() {
         let at = out.len();
         out.extend_from_slice(&[0xff; 4]);

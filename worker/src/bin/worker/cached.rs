@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
-use worker::{Context, Request, Response, Result};
+use worker::{Context, Request, Result};
 
 use crate::world::{self, World};
 use crate::{State, count};
@@ -52,6 +52,6 @@ pub fn several(request: &Request<'_>, cx: &Context<State>) -> impl Future<Output
                 worlds.push(world);
             }
         }
-        Ok(Response::json(&worlds))
+        Ok(world::list(&worlds, cx.buffer()))
     }
 }
