@@ -11,7 +11,7 @@ import pathlib
 import sys
 import time
 
-from . import check, cpu, load, peers, postgres, table
+from . import check, cpu, load, modes, peers, plot, postgres, table
 
 TESTS = {
     # name: (path, requests per write)
@@ -30,6 +30,8 @@ def main():
     servers = chosen(flags.peers, peers.ALL)
     out = pathlib.Path(flags.out)
     out.mkdir(parents=True, exist_ok=True)
+    if flags.modes:
+        return special(flags, servers, out)
     runs = []
     with postgres.Cluster(flags.transport) as database:
         running = []
@@ -57,8 +59,20 @@ def main():
     }
     file = out / time.strftime("%Y%m%d-%H%M%S.json")
     file.write_text(json.dumps(result, indent=1))
+    file.with_suffix(".svg").write_text(plot.render(result))
     print(table.render(result))
     print(f"\nAll figures: {file}")
+
+
+def special(flags, servers, out):
+    """Measures what is no steady load."""
+    names = chosen(flags.modes, modes.MODES)
+    with postgres.Cluster(flags.transport) as database:
+        found = modes.run(names, servers, database, flags, out)
+    file = out / time.strftime("%Y%m%d-%H%M%S-modes.json")
+    file.write_text(json.dumps({"flags": vars(flags), "modes": found}, indent=1))
+    print(modes.render(found))
+    print(f"All figures: {file}")
 
 
 def rounds(flags, tests, running, database):
@@ -118,6 +132,7 @@ def arguments():
     parser.add_argument("--seconds", type=int, default=4, help="of each measurement (default: %(default)s)")
     parser.add_argument("--transport", choices=["tcp", "unix"], default="tcp", help="to PostgreSQL (default: tcp, as TechEmpower)")
     parser.add_argument("--close", action="store_true", help="one connection per request")
+    parser.add_argument("--modes", default="", help=f"instead of the tests, which of {', '.join(modes.MODES)}")
     parser.add_argument("--master", default="target/release/master", help="our program (default: %(default)s)")
     parser.add_argument("--floor", default="target/release/floor", help=argparse.SUPPRESS)
     parser.add_argument("--options", default="", help="further options of master, e.g. '--access-logfile /tmp/log'")

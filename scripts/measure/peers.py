@@ -27,8 +27,10 @@ DEFAULT = ["floor", "monoceros"]
 
 
 class Peer:
-    def __init__(self, name, port, process):
+    def __init__(self, name, port, process, since):
         self.name, self.port, self.process = name, port, process
+        # When it was begun, by the monotonic clock.
+        self.since = since
         # None: all of them.
         self.tests = OTHERS[name][0] if name in OTHERS else None
 
@@ -65,12 +67,19 @@ class Peer:
                 self.process.wait()
 
 
+def spawn(name, database, flags, out):
+    """Starts a server; it may not answer yet."""
+    port = free_port()
+    with open(out / f"{name}.log", "wb") as log:
+        command = ALL[name](port, database, flags)
+        since = time.monotonic()
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    return Peer(name, port, process, since)
+
+
 def start(name, database, flags, out):
     """Starts a server and waits until it answers, from the database if it knows one."""
-    port = free_port()
-    log = open(out / f"{name}.log", "wb")
-    command = ALL[name](port, database, flags)
-    peer = Peer(name, port, subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
+    peer = spawn(name, database, flags, out)
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -80,5 +89,5 @@ def start(name, database, flags, out):
             pass
         if not peer.lives() or time.monotonic() > deadline:
             peer.stop()
-            raise SystemExit(f"bench: {name} does not answer; see {log.name}")
+            raise SystemExit(f"bench: {name} does not answer; see {out}/{name}.log")
         time.sleep(0.05)
