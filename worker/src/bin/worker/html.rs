@@ -1,23 +1,38 @@
 //! Text in a page.
 
+/// Bytes that are looked at together.
+const BLOCK_BYTES: usize = 16;
+
 /// Appends `text` so that a browser shows it as it is, in an element or in a quoted attribute.
 pub fn escape(text: &str, page: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
-    let mut copied = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        let escaped: &[u8] = match byte {
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, special) = rest.split_at(plain_len(rest));
+        page.extend_from_slice(plain);
+        let Some((&byte, behind)) = special.split_first() else { return };
+        page.extend_from_slice(match byte {
             b'<' => b"&lt;",
             b'>' => b"&gt;",
             b'&' => b"&amp;",
             b'"' => b"&quot;",
-            b'\'' => b"&#39;",
-            _ => continue,
-        };
-        page.extend_from_slice(&bytes[copied..at]);
-        page.extend_from_slice(escaped);
-        copied = at + 1;
+            _ => b"&#39;",
+        });
+        rest = behind;
     }
-    page.extend_from_slice(&bytes[copied..]);
+}
+
+/// How many bytes there are before the first that means something to a browser.
+fn plain_len(bytes: &[u8]) -> usize {
+    let is_special = |byte: u8| matches!(byte, b'<' | b'>' | b'&' | b'"' | b'\'');
+    // In this form the compiler compares a whole block at once.
+    let is_plain =
+        |block: &[u8; BLOCK_BYTES]| !block.iter().fold(false, |any, &byte| any | is_special(byte));
+    let mut len = 0;
+    while bytes[len..].first_chunk().is_some_and(is_plain) {
+        len += BLOCK_BYTES;
+    }
+    let special = bytes[len..].iter().position(|&byte| is_special(byte));
+    special.map_or(bytes.len(), |at| len + at)
 }
 
 #[cfg(test)]
@@ -32,5 +47,17 @@ mod tests {
             std::str::from_utf8(&page).unwrap(),
             "a &lt; b &gt; c &amp; &quot;d&quot; &#39;e&#39; \u{2014} \u{30d5}"
         );
+    }
+
+    #[test]
+    fn it_is_found_in_every_place() {
+        for before in 0..40 {
+            for after in 0..40 {
+                let mut page = Vec::new();
+                escape(&format!("{}<{}", "a".repeat(before), "b".repeat(after)), &mut page);
+                let want = format!("{}&lt;{}", "a".repeat(before), "b".repeat(after));
+                assert_eq!(std::str::from_utf8(&page).unwrap(), want);
+            }
+        }
     }
 }
