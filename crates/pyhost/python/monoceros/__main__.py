@@ -3,6 +3,7 @@
 import faulthandler
 import json
 import os
+import signal
 import sys
 
 from monoceros import _files, _load, _monoceros
@@ -13,6 +14,13 @@ CONTRACT = (
     "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "MONOCEROS_SLOT", "MONOCEROS_GENERATION",
     "MONOCEROS_SETTINGS", "MONOCEROS_SCOREBOARD", "MONOCEROS_BLOCK", "MONOCEROS_LIFELINE",
 )
+
+
+def forget_signals():
+    """In a process that the application forked: signals mean to it what they mean to any program."""
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def main():
@@ -32,6 +40,7 @@ def main():
             trace = open(log, "a", buffering=1)
         if trace is not None:
             faulthandler.enable(trace, all_threads=True)
+        os.register_at_fork(after_in_child=forget_signals)
         sys.argv[:] = [uri]
         _load.prepare(settings)
         return _load.load(uri)
