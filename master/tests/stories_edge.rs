@@ -227,5 +227,5 @@ fn an_access_log_that_cannot_be_opened_stops_the_start() {
         .args(["--access-logfile", "/nonexistent/folder/access.log"])
         .spawn();
     assert_eq!(server.wait_for_exit(BOUND).code(), Some(78));
-    assert!(server.log_text().contains("cannot open accesslog"), "{}", server.log_text());
+    server.wait_for_log("cannot open accesslog", BOUND);
 }
