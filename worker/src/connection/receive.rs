@@ -101,8 +101,7 @@ impl Connection {
             match parse_head(bytes, core.rules(self.is_trusted), &mut self.progress, &mut fields) {
                 Ok(Parsed::Complete(head)) => {
                     self.progress = Progress::default();
-                    self.begin(&head, &bytes[..head.len()], core);
-                    head.len()
+                    self.begin_all(&head, bytes, core)
                 }
                 Ok(Parsed::Partial) => {
                     if matches!(self.state, State::Head { is_idle: true }) {
@@ -119,6 +118,24 @@ impl Connection {
             };
         core.fields = fields;
         used
+    }
+
+    /// A request's head is at the front of `bytes`: begins it, and those behind it whose heads are the same to the byte.
+    /// Returns how many bytes they take.
+    ///
+    /// A client that pipelines mostly repeats itself, and what was found of a head holds for its repetition: the rules
+    /// of a connection never change.
+    fn begin_all(&mut self, head: &Head<'_>, bytes: &[u8], core: &mut Core) -> usize {
+        let (raw, mut rest) = bytes.split_at(head.len());
+        loop {
+            self.begin(head, raw, core);
+            let is_next =
+                matches!(self.state, State::Head { .. }) && self.output_left() < OUTPUT_HIGH_BYTES;
+            match rest.strip_prefix(raw) {
+                Some(behind) if is_next => rest = behind,
+                _ => return bytes.len() - rest.len(),
+            }
+        }
     }
 
     /// A request's head is there.
