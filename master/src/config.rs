@@ -130,8 +130,10 @@ impl Invocation {
                         problems.push(problem(&resolved, &[name], why));
                         None
                     });
-                if app.as_ref().is_ok_and(|app| app.is_python) {
-                    lift_body_limit(&mut resolved);
+                match &app {
+                    Ok(app) if app.is_python => lift_body_limit(&mut resolved),
+                    Ok(_) => warnings.extend(idle_threads(&resolved)),
+                    Err(_) => (),
                 }
                 check_database(&resolved, &mut problems);
                 check_admin(&resolved, &mut problems);
@@ -251,6 +253,13 @@ fn lift_body_limit(resolved: &mut Resolved) {
     if is_default {
         resolved.settings.limit_request_body = 0;
     }
+}
+
+/// Threads that are asked for where no Python application is: nothing comes of them.
+fn idle_threads(resolved: &Resolved) -> Option<String> {
+    let message = "threads has no effect: a worker is one event loop that serves many connections";
+    (1 < resolved.settings.threads)
+        .then(|| problem(resolved, &["threads"], message.to_owned()).to_string())
 }
 
 fn check_database(resolved: &Resolved, problems: &mut Vec<Problem>) {

@@ -3,6 +3,7 @@
 //! - `python -m monoceros APP` is the program of a worker; `_monoceros.run` is its loop.
 //! - One response at a time, to its end: an application keeps things per thread, so between its first byte and `close()`
 //!   no other request enters it. Other clients' bytes do move meanwhile.
+//! - With `threads` above 1 the loop gives the interpreter away, and that many threads call the application: `threads.rs`.
 //! - All unsafe code is in `ffi.rs`.
 
 mod body;
@@ -10,19 +11,25 @@ mod environ;
 mod errors;
 mod ffi;
 mod host;
+mod outbox;
+mod seats;
+mod sink;
 mod start;
+mod threads;
 
 use pyo3::prelude::*;
 use worker::{Host, HostBoot};
 
 use crate::errors::ErrorStream;
-use crate::host::{Helpers, Wsgi};
+use crate::host::{Helpers, Inline, Wsgi};
+use crate::threads::{Threaded, Threads};
 
 /// Runs a worker until its end; returns the exit code.
 ///
-/// `build(settings, errors)` is called when settings and log are there, and returns the application.
+/// `build(settings, errors)` is called when settings and log are there, and returns the application. `start_threads` is
+/// called where the settings ask for several.
 #[pyfunction]
-#[pyo3(signature = (build, file_wrapper, part_of, text_of, no_application))]
+#[pyo3(signature = (build, file_wrapper, part_of, text_of, no_application, start_threads))]
 fn run(
     py: Python<'_>,
     build: &Bound<'_, PyAny>,
@@ -30,17 +37,22 @@ fn run(
     part_of: Py<PyAny>,
     text_of: Py<PyAny>,
     no_application: &Bound<'_, PyAny>,
+    start_threads: &Bound<'_, PyAny>,
 ) -> i32 {
     worker::run_host(|boot| {
         let helpers = Helpers { file_wrapper, part_of, text_of: text_of.clone_ref(py) };
-        let built = (|| {
+        let built = (|| -> PyResult<Box<dyn Host>> {
             let settings = serde_json::to_string(boot.settings()).unwrap_or_default();
             let errors = Py::new(py, ErrorStream::new(boot.log().clone()))?;
             let application = build.call1((settings, errors.clone_ref(py)))?;
-            Wsgi::new(py, application.unbind(), errors, helpers, boot)
+            let wsgi = Wsgi::new(py, application.unbind(), errors, helpers, boot)?;
+            if 1 < boot.settings().threads {
+                return Ok(Box::new(Threaded::new(py, &wsgi, start_threads, boot)?));
+            }
+            Ok(Box::new(Inline::new(wsgi)))
         })();
         match built {
-            Ok(host) => Ok(Box::new(host) as Box<dyn Host>),
+            Ok(host) => Ok(host),
             Err(error) => {
                 let is_no_application = error.matches(py, no_application).unwrap_or(false);
                 let text = errors::text_of(py, &text_of, &error);
@@ -63,5 +75,6 @@ fn run(
 #[pymodule]
 fn _monoceros(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ErrorStream>()?;
+    module.add_class::<Threads>()?;
     module.add_function(wrap_pyfunction!(run, module)?)
 }

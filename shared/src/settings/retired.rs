@@ -90,13 +90,6 @@ pub static RETIRED: &[Retired] = &[
         Ignored,
         "there is one kind of worker, an event loop",
     ),
-    row(
-        "threads",
-        &["threads"],
-        Value,
-        Ignored,
-        "a worker is one event loop that serves many connections",
-    ),
     row("reload", &["reload"], Nothing, Refused, NOT_WATCHED),
     row("reload_engine", &["reload-engine"], Value, Refused, NOT_WATCHED),
     row("reload_extra_files", &["reload-extra-file"], Value, Refused, NOT_WATCHED),

@@ -137,6 +137,13 @@ settings! {
         env: &[Variable { name: "WEB_CONCURRENCY", prefix: "" }], on_reload: OnReload::AtOnce,
     }
 
+    /// Threads of a Python worker that answer requests at once, from 1 to 1024; other programs have no use for it.
+    ///
+    /// With 1 the application is called on the worker's own loop, which is quicker unless it waits for others.
+    threads: usize = "1", threads, {
+        kind: Kind::Number, section: Section::Workers, meta: "NUMBER",
+    }
+
     /// Connections a worker holds at once; with more, they wait in the backlog or go to another worker.
     ///
     worker_connections: usize = "1000", parse::positive, {
@@ -710,6 +717,12 @@ impl Settings {
         (!duration.is_zero()).then_some(duration)
     }
 
+    /// Time a worker may be silent: `timeout`.
+    #[must_use]
+    pub fn silence_limit(&self) -> Option<Duration> {
+        Settings::limit(self.timeout)
+    }
+
     /// Time a request may take: `request_timeout`, or else `timeout`.
     #[must_use]
     pub fn request_limit(&self) -> Option<Duration> {
@@ -816,6 +829,9 @@ fn positive_seconds(slot: &mut Duration, text: &str) -> Result<(), String> {
 /// Most workers: more is a slip of the keyboard, and what the master keeps for each has to have room.
 pub const WORKERS_MAX: usize = 512;
 
+/// Most threads of a worker.
+const THREADS_MAX: usize = 1024;
+
 /// How an upgrade goes on once the new master serves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -839,6 +855,11 @@ fn upgrade_manner(slot: &mut UpgradeManner, text: &str) -> Result<(), String> {
 fn workers(slot: &mut usize, text: &str) -> Result<(), String> {
     parse::number(text, 1, WORKERS_MAX as u64)
         .map(|value| *slot = usize::try_from(value).unwrap_or(WORKERS_MAX))
+}
+
+fn threads(slot: &mut usize, text: &str) -> Result<(), String> {
+    parse::number(text, 1, THREADS_MAX as u64)
+        .map(|value| *slot = usize::try_from(value).unwrap_or(THREADS_MAX))
 }
 
 fn environment(slot: &mut Vec<String>, text: &str) -> Result<(), String> {

@@ -86,6 +86,11 @@ impl Reply {
             sent: 0,
         }
     }
+
+    /// How far it has come: whether its head is written, and how much of its body.
+    pub(crate) fn said(&self) -> (bool, u64) {
+        (self.writer.is_some(), self.sent)
+    }
 }
 
 /// Takes a response from a host.

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from monoceros import _files, _load, _monoceros
+from monoceros import _files, _load, _monoceros, _threads
 
 USAGE = 2
 # What the master said to this process; a program that the application starts must not take it as said to itself.
@@ -45,7 +45,8 @@ def main():
         _load.prepare(settings)
         return _load.load(uri)
 
-    code = _monoceros.run(build, _files.FileWrapper, _files.part_of, _load.text_of, _load.NoApplication)
+    code = _monoceros.run(build, _files.FileWrapper, _files.part_of, _load.text_of, _load.NoApplication, _threads.start)
+    _threads.end(code)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
