@@ -6,6 +6,8 @@
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_long};
+use std::fs::File;
+use std::os::fd::FromRawFd;
 use std::ptr::{self, NonNull};
 
 use pyo3::ffi;
@@ -67,6 +69,16 @@ pub fn raise_in(thread: u64, exception: Option<&Bound<'_, PyType>>, _py: Python<
     // SAFETY: the lock is held, `_py` says so; the exception is null or a class, to which the interpreter takes a
     // reference of its own. A thread that is gone is not found, and nothing happens.
     unsafe { ffi::PyThreadState_SetAsyncExc(thread, exception) };
+}
+
+/// Takes over a descriptor that Python code made to be given away, as `os.dup` makes one; `None`: it is no descriptor.
+pub fn take_file(fd: i32) -> Option<File> {
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: `part_of` in `_files.py`, the only caller's only source, has just made the descriptor, kept no copy of its
+    // number, and wrapped it in no object that would close it: it is nobody's but ours.
+    Some(unsafe { File::from_raw_fd(fd) })
 }
 
 thread_local! {

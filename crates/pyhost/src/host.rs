@@ -190,7 +190,9 @@ impl Wsgi {
         let iterator = match result.try_iter() {
             Ok(iterator) => iterator.into_any().unbind(),
             Err(error) => {
-                close(py, &result)?;
+                if let Err(also) = close(py, &result) {
+                    self.report(py, &also);
+                }
                 return Err(error.into());
             }
         };
@@ -207,9 +209,13 @@ impl Wsgi {
         start: &Bound<'_, StartResponse>,
         result: &Bound<'_, PyAny>,
     ) -> Option<Result<(), Failure>> {
+        if start.try_borrow().is_ok_and(|head| head.is_sent && head.declared().is_none()) {
+            // In chunks, or until the connection ends: its bytes have to pass through here.
+            return None;
+        }
         let part = self.helpers.part_of.bind(py).call1((result,)).ok()?;
         let (fd, offset, length) = part.extract::<(i32, u64, u64)>().ok()?;
-        let file = std::fs::File::from(sys::fd::adopt(fd).ok()?);
+        let file = ffi::take_file(fd)?;
         let sent = (|| {
             let mut head = started(start)?;
             if !head.is_sent {
@@ -218,8 +224,11 @@ impl Wsgi {
             sink.send_file(file, offset, length);
             Ok(())
         })();
-        let closed = close(py, result).map_err(Failure::from);
-        Some(sent.and(closed))
+        // What is sent is a duplicate.
+        if let Err(error) = close(py, result) {
+            self.report(py, &error);
+        }
+        Some(sent)
     }
 
     /// Sends further pieces of the response in hand, until it ends or should pause.

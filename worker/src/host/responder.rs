@@ -217,7 +217,12 @@ impl Responder<'_> {
     }
 
     /// Sends `length` bytes of a file from `offset` on, after what was written. It needs the host no longer.
+    ///
+    /// Only for a body whose length was announced: any other is cut, for its end could not be said.
     pub fn send_file(&mut self, file: File, offset: u64, length: u64) {
+        if self.remaining().is_none() {
+            return self.fail();
+        }
         self.reply.file = Some(FilePart { file, offset, length });
     }
 

@@ -1,7 +1,9 @@
 """Files as response bodies: `wsgi.file_wrapper` of PEP 3333."""
 
+import io
 import os
 import stat
+import tempfile
 
 
 class FileWrapper:
@@ -34,14 +36,34 @@ def part_of(wrapper):
 
     The descriptor is a duplicate: the application may close its own at once.
     """
-    filelike = wrapper.filelike
     try:
-        fd = filelike.fileno()
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or isinstance(filelike.read(0), str):
+        file = _plain(wrapper.filelike)
+        if file is None:
             return None
-        # What a buffered reader has read ahead is not sent yet.
-        offset = filelike.tell()
-        return os.dup(fd), offset, max(status.st_size - offset, 0)
+        # What is written and not in the file yet; and what is read ahead was not given out yet.
+        file.flush()
+        status, offset = os.fstat(file.fileno()), file.tell()
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return os.dup(file.fileno()), offset, max(status.st_size - offset, 0)
     except Exception:
         return None
+
+
+def _plain(filelike):
+    """The file of the standard library whose own `read` an object reads with; None if there is none.
+
+    Only of these is it known that the bytes of the descriptor are those that would be read: a compressed file has a
+    descriptor too.
+    """
+    if isinstance(filelike, tempfile.SpooledTemporaryFile):
+        filelike = filelike._file
+    elif isinstance(filelike, tempfile._TemporaryFileWrapper):
+        filelike = filelike.file
+    read = filelike.read
+    file = getattr(read, "__self__", None)
+    if getattr(read, "__name__", None) != "read":
+        return None
+    if type(file) is io.FileIO or type(file) in (io.BufferedReader, io.BufferedRandom) and type(file.raw) is io.FileIO:
+        return file
+    return None

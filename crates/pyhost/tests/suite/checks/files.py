@@ -1,5 +1,7 @@
 """wsgi.file_wrapper: real files, what only looks like one, offsets, and close()."""
 
+import bz2
+import gzip
 import hashlib
 import io
 import os
@@ -7,6 +9,7 @@ import tempfile
 
 from harness.app import Applications, note, plain, query
 from harness.registry import GOAL, GUNICORN, PEP, Skip, check, equal, rows, true
+from harness.server import until
 from harness.wire import WireError, request
 
 application = Applications()
@@ -57,6 +60,19 @@ def send(environ, start_response):
         file = open(path, "rb", buffering=0)
         os.unlink(path)
         file.seek(offset)
+    elif kind == "named":
+        file = tempfile.NamedTemporaryFile()
+        file.write(CONTENT)
+        file.seek(offset)
+    elif kind == "spooled":
+        file = tempfile.SpooledTemporaryFile(max_size=1000)
+        file.write(CONTENT)
+        file.seek(offset)
+    elif kind in ("gzip", "bz2"):
+        packed = temporary((gzip if kind == "gzip" else bz2).compress(CONTENT))
+        file = gzip.GzipFile(fileobj=packed) if kind == "gzip" else bz2.BZ2File(packed)
+    elif kind == "text":
+        file = io.TextIOWrapper(temporary())
     elif kind == "pipe":
         ends = os.pipe()
         os.write(ends[1], b"through a pipe")
@@ -91,6 +107,19 @@ def with_write(environ, start_response):
 
 
 @application.page
+def with_failing_close(environ, start_response):
+    """What a file's close() raises is no reason to withhold the file."""
+
+    class Failing(Watched):
+        def close(self):
+            super().close()
+            raise ValueError("close failed")
+
+    start_response("200 OK", [PLAIN])
+    return environ["wsgi.file_wrapper"](Failing(environ, temporary()))
+
+
+@application.page
 def offers(environ, start_response):
     return plain(start_response, str("wsgi.file_wrapper" in environ))
 
@@ -106,10 +135,43 @@ def setup(client):
         raise Skip("the server offers no wsgi.file_wrapper")
 
 
-@rows(PEP, [(kind, kind) for kind in ("file", "bytesio", "unbuffered")])
+@rows(PEP, [(kind, kind) for kind in ("file", "bytesio", "unbuffered", "named", "spooled")])
 def whole_file_arrives(client, kind):
     body = client.get(f"/send?kind={kind}").body
     equal((len(body), hashlib.sha256(body).digest()), (len(CONTENT), hashlib.sha256(CONTENT).digest()), "length and digest")
+
+
+@rows(GOAL, [(kind, kind) for kind in ("file", "unbuffered", "named", "spooled")])
+def file_has_its_length(client, kind):
+    reply = client.get(f"/send?kind={kind}")
+    equal(reply.field("Content-Length"), str(len(CONTENT)), "Content-Length")
+
+
+@rows(GOAL, [(kind, kind) for kind in ("gzip", "bz2")])
+def compressed_file_is_read_through_its_object(client, kind):
+    """Its descriptor leads to other bytes than its object."""
+    body = client.get(f"/send?kind={kind}").body
+    true(body == CONTENT, f"{len(body)} bytes from {body[:24]!r}, wanted what is in the compressed file")
+
+
+@check(GOAL)
+def file_of_text_is_an_error(client):
+    equal(client.get("/send?kind=text").status, 500, "status")
+
+
+def descriptors(client):
+    """Open files of all workers."""
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in client.server.descendants())
+
+
+@check(PEP)
+def files_leave_no_descriptor_open(client):
+    for _ in range(8):
+        client.get("/send?kind=file")
+    before = descriptors(client)
+    for _ in range(20):
+        client.get("/send?kind=file")
+    true(until(lambda: descriptors(client) <= before + 2, 3), f"{before} files were open, and {descriptors(client)} after 20 downloads")
 
 
 @rows(PEP, [(kind, kind) for kind in ("file", "bytesio", "unbuffered")])
@@ -197,9 +259,18 @@ def part_of_a_file_is_sent(client):
     equal((reply.status, reply.body), (206, CONTENT[80:96]), "status and body")
 
 
-@check(PEP)
-def file_follows_write(client):
-    equal(client.get("/with_write").body, b"written,from the file", "body")
+@rows(PEP, [(version, version) for version in ("1.1", "1.0")])
+def file_follows_write(client, version):
+    equal(client.get("/with_write", version=version).body, b"written,from the file", "body")
+
+
+@check(GOAL)
+def file_arrives_although_its_close_fails(client):
+    token = client.token()
+    body = client.get(f"/with_failing_close?token={token}").body
+    true(body == CONTENT, f"{len(body)} bytes of the file")
+    equal(client.notes(token, 1), ["closed"], "notes of close()")
+    true(client.server.log_has("close failed"), "the error is not in the log")
 
 
 @check(PEP)

@@ -3,14 +3,15 @@
 import asyncio
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
 import time
 
 from harness.app import Applications, note, plain, query
-from harness.registry import GOAL, GUNICORN, PEP, check, equal, true
-from harness.server import until
+from harness.registry import GOAL, GUNICORN, PEP, check, equal, rows, true
+from harness.server import is_alive, until
 from harness.wire import Connection, request
 
 application = Applications()
@@ -97,6 +98,34 @@ def ended(environ, start_response):
 
 
 @application.page
+def forks(environ, start_response):
+    """Forks a process that comes back from the call, or from its response, in one of several ways."""
+    how = query(environ, "how")
+    child = os.fork() if how != "later" else None
+    if child == 0:
+        note(environ, f"child {os.getpid()}")
+        if how == "exits":
+            sys.exit(7)
+        if how == "raises":
+            raise ValueError("raised by the child")
+        return plain(start_response, "of the child")
+    if how == "later":
+        return forks_later(environ, start_response)
+    return plain(start_response, f"of the parent, child's code {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
+
+
+def forks_later(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    child = os.fork()
+    if child == 0:
+        note(environ, f"child {os.getpid()}")
+        yield b"of the child"
+        return
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    yield f"of the parent, child's code {code}".encode()
+
+
+@application.page
 def loop(environ, start_response):
     async def answer():
         await asyncio.sleep(0.01)
@@ -140,6 +169,20 @@ def forked_process_ends_at_term(client):
     """It must not inherit the worker's answer to TERM: a multiprocessing.Pool that is closed would never end."""
     equal(client.get("/ended", wait=12).body, b"-15", "exit code of the process")
     equal(client.get("/quick").body, b"quick", "answer afterwards")
+
+
+@rows(GOAL, [("returns", "returns", 0), ("exits", "exits", 7), ("raises", "raises", 1), ("in_its_response", "later", 0)])
+def forked_process_never_serves(client, how, code):
+    """One that comes back from the application ends there: it is no second worker, and says nothing to the client."""
+    token = client.token()
+    reply = client.get(f"/forks?how={how}&token={token}", wait=12)
+    equal(reply.body, f"of the parent, child's code {code}".encode(), "answer")
+    child = int(client.notes(token, 1)[0].split()[1])
+    true(until(lambda: not is_alive(child), 3), "the forked process lives on")
+    for _ in range(6):
+        equal(client.get("/quick").body, b"quick", "answer afterwards")
+    if how == "raises":
+        true(client.server.log_has("raised by the child"), "the error of the forked process is not in the log")
 
 
 @check(PEP)
