@@ -450,7 +450,7 @@ def thread_that_hangs_costs_the_worker_in_time(client):
         true(until(lambda: at.get("/version").body == b"first", 5), "nobody answers afterwards")
 
 
-@check(GUNICORN)
+@check(GOAL)
 def busy_worker_leaves_new_connections_to_others(client):
     """Two workers of two threads each: with two requests at work in one, whoever comes is answered by the other."""
     with project(living_project=LIVING) as folder, living(client, folder, options=["--threads", "2"]) as server:
