@@ -193,6 +193,9 @@ impl EventLoop {
 
     /// Whether the worker is through; says what it leaves unfinished.
     fn is_over(&mut self, now: Instant) -> bool {
+        if !self.core.drain.is_draining() {
+            return false;
+        }
         let left = self.connections.len();
         let at_work = self.core.host().map_or(0, |host| host.at_work());
         let is_over = self.core.drain.is_over(left + at_work, now);

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use worker::http1::Head;
 
+use crate::errors::ErrorStream;
 use crate::ffi::latin1;
 
 /// Names of header fields that are remembered.
@@ -85,9 +86,11 @@ impl Environs {
         })
     }
 
-    /// Makes the same again, for another thread.
-    pub fn twin(&self, py: Python<'_>) -> PyResult<Environs> {
-        Environs::new(py, self.constants.bind(py))
+    /// Makes the same again, for another thread, with a `wsgi.errors` of its own: lines of two threads must not mix.
+    pub fn twin(&self, py: Python<'_>, errors: Py<ErrorStream>) -> PyResult<Environs> {
+        let constants = self.constants.bind(py).copy()?;
+        constants.set_item("wsgi.errors", errors)?;
+        Environs::new(py, &constants)
     }
 
     /// The environ of a request, all but `wsgi.input`.

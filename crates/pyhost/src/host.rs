@@ -112,7 +112,7 @@ impl Wsgi {
     pub fn twin(&self, py: Python<'_>) -> PyResult<Wsgi> {
         Ok(Wsgi {
             application: self.application.clone_ref(py),
-            environs: self.environs.twin(py)?,
+            environs: self.environs.twin(py, Py::new(py, ErrorStream::new(self.log.clone()))?)?,
             inputs: Inputs::new(py)?,
             helpers: self.helpers.clone_ref(py),
             log: self.log.clone(),
@@ -268,8 +268,10 @@ impl Wsgi {
     /// Ends the response in hand, if there is one: `close()` is always called.
     fn end(&mut self, py: Python<'_>, start: Option<&Bound<'_, StartResponse>>) -> PyResult<()> {
         let in_hand = self.in_hand.take();
-        if let Some(start) = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py))) {
-            start.borrow_mut().is_over = true;
+        if let Some(start) = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py)))
+            && let Ok(mut start) = start.try_borrow_mut()
+        {
+            start.is_over = true;
         }
         match in_hand {
             Some(in_hand) => close(py, in_hand.result.bind(py)),
@@ -297,8 +299,11 @@ impl Wsgi {
         match outcome {
             Err(Failure::Python(error)) => {
                 sink.fail();
-                let is_farewell = sink.is_given_up() && error.is_instance_of::<PySystemExit>(py);
-                if !error.is_instance_of::<PyBrokenPipeError>(py) && !is_farewell {
+                // What `write` raises when the client is gone, and what a thread is told at the end of the worker. The
+                // application's own are reported.
+                let is_ours = error.is_instance_of::<PyBrokenPipeError>(py)
+                    || error.is_instance_of::<PySystemExit>(py);
+                if !(is_ours && sink.is_gone()) {
                     self.report(py, &error);
                 }
             }

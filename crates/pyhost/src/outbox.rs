@@ -195,7 +195,7 @@ impl Speaker {
     }
 
     /// Whether nobody takes anything any more.
-    pub fn is_given_up(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         self.outbox.lock().is_closed
     }
 

@@ -115,11 +115,11 @@ impl Sink<'_, '_> {
         }
     }
 
-    /// Whether it was given up from outside: nobody waits for it, and its end is no news.
-    pub fn is_given_up(&self) -> bool {
+    /// Whether nobody is there to take anything: how it ends is no news then.
+    pub fn is_gone(&self) -> bool {
         match self {
-            Sink::Loop(_) => false,
-            Sink::Thread(speaker) => speaker.is_given_up(),
+            Sink::Loop(responder) => responder.is_gone(),
+            Sink::Thread(speaker) => speaker.is_gone(),
         }
     }
 

@@ -33,7 +33,7 @@ impl StartResponse {
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         {
-            let mut start = slf.borrow_mut();
+            let mut start = slf.try_borrow_mut()?;
             if start.is_over {
                 return Err(PyAssertionError::new_err("The response is over"));
             }

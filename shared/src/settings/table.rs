@@ -179,7 +179,8 @@ settings! {
 
     /// A worker without a sign of life for this long is killed and replaced; 0 never does.
     ///
-    /// The log names the request it had in hand. Workers give signs of life from their event loop, by shared memory.
+    /// The log names the request it had in hand. Workers give signs of life from their event loop, by shared memory; with
+    /// `threads`, not while a request stands still on one of them for longer than this.
     timeout: Duration = "30", parse::seconds, {
         kind: Kind::Seconds, section: Section::Workers, meta: "SECONDS", short: Some('t'), on_reload: OnReload::AtOnce,
     }
@@ -221,7 +222,8 @@ settings! {
 
     /// Time a request may take from its head to the end of its answer's head; 0 is without limit.
     ///
-    /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that.
+    /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that. It is answered with 504;
+    /// a response that comes in pieces may last longer, but no piece of it. On `threads`, an exception is raised as well.
     request_timeout: Option<Duration> = "", parse::maybe_seconds, {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }

@@ -183,6 +183,12 @@ impl Responder<'_> {
         if self.connection.is_dead() { Err(HostError::Gone) } else { Ok(()) }
     }
 
+    /// Whether nobody is there to take anything.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.connection.is_dead()
+    }
+
     /// Whether the client has so much to take that the host should return [`Progress::More`](super::Progress::More).
     #[must_use]
     pub fn is_held_up(&self) -> bool {
