@@ -355,7 +355,11 @@ impl Connection {
 
     /// Whether it is in the middle of a response that takes many turns.
     pub(crate) fn is_long(&self) -> bool {
-        matches!(&self.state, State::Handling(handling) if handling.work.progress().is_some())
+        match &self.state {
+            State::Handling(handling) => handling.work.progress().is_some(),
+            State::Hosted(hosted) => hosted.goes_on(),
+            _ => false,
+        }
     }
 
     /// Resumes the handler's task, if there is one, and goes as far as it can.
@@ -375,6 +379,12 @@ impl Connection {
             self.abandon_hosted(core);
         }
         self.state = State::Dead;
+    }
+
+    /// The worker leaves: nothing more will come of what is in hand.
+    pub(crate) fn cut(&mut self, core: &mut Core) {
+        self.record_cut(core);
+        self.abandon_hosted(core);
     }
 
     /// Reads, answers and writes as far as readiness and back-pressure allow.

@@ -104,6 +104,11 @@ impl Drain {
         self.phase = Phase::Quitting;
     }
 
+    /// Whether it was told to stop at once.
+    pub(crate) fn is_quitting(&self) -> bool {
+        self.phase == Phase::Quitting
+    }
+
     /// The latest time for an idle connection to be closed, given its own.
     pub(crate) fn idle_deadline(&self, own: Instant) -> Instant {
         match self.phase {

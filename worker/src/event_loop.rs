@@ -166,6 +166,9 @@ impl EventLoop {
         self.core.date.update(now);
 
         self.attend_to_specials(&events);
+        if self.core.drain.is_quitting() && self.is_over(now) {
+            return Ok(Turn::Over); // Nothing is begun any more.
+        }
         for event in &events {
             self.attend_to_client(event);
         }
@@ -205,7 +208,7 @@ impl EventLoop {
                 .log
                 .warning(format_args!("Connections cut at the end connections={left}"));
             for (_, connection) in self.connections.iter_mut() {
-                connection.record_cut(&mut self.core);
+                connection.cut(&mut self.core);
             }
         }
         is_over

@@ -115,6 +115,11 @@ impl Sink<'_, '_> {
         }
     }
 
+    /// Whether the loop waits for this call to end.
+    pub fn has_loop(&self) -> bool {
+        matches!(self, Sink::Loop(_))
+    }
+
     /// Whether nobody is there to take anything: how it ends is no news then.
     pub fn is_gone(&self) -> bool {
         match self {
@@ -126,8 +131,7 @@ impl Sink<'_, '_> {
     /// Nothing more will come, whatever is still to be done here.
     pub fn finish(&mut self) {
         match self {
-            // Its client is gone or not: there is nothing more to say.
-            Sink::Loop(responder) => drop(responder.send()),
+            Sink::Loop(responder) => responder.finish(),
             Sink::Thread(speaker) => speaker.finish(),
         }
     }

@@ -61,6 +61,20 @@ pub fn set_nonblocking(fd: &impl AsFd, on: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes `fd` stand for the open file of `by`, under the number that it has.
+///
+/// # Errors
+///
+/// None that descriptors which are open can cause.
+pub fn replace(fd: &mut OwnedFd, by: &impl AsFd) -> io::Result<()> {
+    loop {
+        match nix::unistd::dup3(by.as_fd(), fd, OFlag::O_CLOEXEC) {
+            Err(nix::errno::Errno::EINTR) => (),
+            other => return other.map_err(io::Error::from),
+        }
+    }
+}
+
 /// Locks an open file against everybody else (`flock`), without waiting. The lock ends when its last copy is closed, in
 /// whatever process; closing one of several changes nothing.
 ///
@@ -160,6 +174,18 @@ mod tests {
         let adopted = adopt(number).expect("first adoption");
         assert!(adopt(number).is_err(), "a second owner would close it under the first");
         assert_eq!(adopted.as_raw_fd(), number);
+    }
+
+    #[test]
+    fn a_replaced_descriptor_keeps_its_number_and_its_flag() {
+        let null = std::fs::File::open("/dev/null").expect("the null device");
+        let mut fd = OwnedFd::from(std::fs::File::open("/dev/zero").expect("the zero device"));
+        let number = fd.as_raw_fd();
+        replace(&mut fd, &null).expect("both are open");
+        assert_eq!(fd.as_raw_fd(), number);
+        assert_eq!(identity(&fd).expect("open"), identity(&null).expect("open"));
+        let flags = fcntl(fd.as_fd(), FcntlArg::F_GETFD).expect("open");
+        assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Hosted {
             _ => None,
         }
     }
+
+    /// Whether the host wants to be resumed without anybody waking it.
+    pub(super) fn goes_on(&self) -> bool {
+        matches!(self, Hosted::Running(running) if running.goes_on)
+    }
 }
 
 pub(super) struct Whole {
@@ -47,6 +52,8 @@ pub(super) struct Whole {
 pub(super) struct Running {
     reply: Reply,
     label: Label,
+    /// The host said [`Progress::More`]: each turn has at most one piece of that kind.
+    goes_on: bool,
 }
 
 /// Wakes the loop up for one connection.
@@ -186,7 +193,7 @@ impl Connection {
     fn resume_host(&mut self, core: &mut Core) {
         let State::Hosted(hosted) = &mut self.state else { return };
         let Hosted::Running(running) = std::mem::replace(hosted, Hosted::InCall) else { return };
-        let Running { mut reply, label } = *running;
+        let Running { mut reply, label, .. } = *running;
         let Some(mut host) = core.gate.as_mut().and_then(Gate::take) else { return };
         core.tick = sys::clock::monotonic();
         core.hold(label.method(), label.path(), &self.peer_text);
@@ -249,7 +256,8 @@ impl Connection {
                 if progress == Progress::More && self.output_left() < OUTPUT_HIGH_BYTES {
                     core.queue.push(self.task_key());
                 }
-                let running = Running { reply, label: label() };
+                let goes_on = progress == Progress::More;
+                let running = Running { reply, label: label(), goes_on };
                 self.state = State::Hosted(Hosted::Running(Box::new(running)));
             }
         }
@@ -290,7 +298,7 @@ impl Connection {
         let finish = if reply.is_cut {
             Finish::Truncated { missing: 0 }
         } else {
-            writer.finish(self.output.obtain())
+            reply.finish.unwrap_or_else(|| writer.finish(self.output.obtain()))
         };
         if let Finish::Truncated { missing: 1.. } = finish {
             core.warn_body(&label(), "is shorter than its Content-Length: cut the connection");
@@ -324,7 +332,7 @@ impl Connection {
                 });
             }
             State::Hosted(Hosted::Running(running)) => {
-                let Running { mut reply, label } = *running;
+                let Running { mut reply, label, .. } = *running;
                 if reply.writer.is_none() {
                     let (method, path) = (label.method(), label.path());
                     return self.time_out(method, path, reply.tag, reply.exchange, core);

@@ -147,7 +147,7 @@ impl Connection {
     }
 
     /// The worker leaves: what it had in hand has its line.
-    pub(crate) fn record_cut(&mut self, core: &mut Core) {
+    pub(super) fn record_cut(&mut self, core: &mut Core) {
         self.record_loss(STATUS_CUT, reason::CUT, core);
     }
 

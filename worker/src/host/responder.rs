@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use http1::{BodyWriter, Encoder, Exchange, ResponseError};
+use http1::{BodyWriter, Encoder, Exchange, Finish, ResponseError};
+use sys::Signal;
+use sys::signal::has_arrived;
 
 use crate::connection::Connection;
 use crate::core::{Core, Tag};
@@ -19,8 +21,10 @@ use crate::core::{Core, Tag};
 const HELD_UP_BYTES: usize = 1024 * 1024;
 /// A host that has been at work for longer than this lets the loop turn between two pieces.
 const LONG_NS: u64 = 20_000_000;
-/// Longest single wait of a host for its client, without a limit in the settings.
+/// Longest wait of a host for a client that takes nothing, without a limit in the settings.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(3600);
+/// Longest part of it without a heartbeat.
+const ROOM_WAIT: Duration = Duration::from_millis(250);
 
 /// Why the host's answer cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub(crate) struct Reply {
     /// It cannot be completed: the connection ends where it stands.
     pub(crate) is_cut: bool,
     pub(crate) file: Option<FilePart>,
+    /// Its end is written already.
+    pub(crate) finish: Option<Finish>,
     /// `CLOCK_MONOTONIC` in nanoseconds when it was taken in hand.
     pub(crate) since: u64,
     pub(crate) tag: Tag,
@@ -81,6 +87,7 @@ impl Reply {
             status: 500,
             is_cut: false,
             file: None,
+            finish: None,
             since,
             tag,
             sent: 0,
@@ -165,7 +172,9 @@ impl Responder<'_> {
     ///
     /// What exceeds the announced length is left out.
     pub fn append(&mut self, piece: &[u8]) {
-        if let Some(writer) = &mut self.reply.writer {
+        if let Some(writer) = &mut self.reply.writer
+            && self.reply.finish.is_none()
+        {
             let surplus = writer.write(self.connection.output_memory(), piece);
             if writer.sends_body() {
                 self.reply.sent += (piece.len() - surplus) as u64;
@@ -211,13 +220,22 @@ impl Responder<'_> {
         &mut self,
         wait: impl Fn(BorrowedFd<'_>, Duration) -> bool,
     ) -> Result<(), HostError> {
+        let limit = self.core.limits.write.unwrap_or(ROOM_WAIT_MAX);
+        let mut waited = Duration::ZERO;
         while self.is_held_up() {
-            let limit = self.core.limits.write.unwrap_or(ROOM_WAIT_MAX);
-            if !self.connection.wait_for_room(limit, &wait) {
+            // It is the client that is slow, not the worker.
+            self.core.block.beat(sys::clock::monotonic());
+            if self.connection.wait_for_room(ROOM_WAIT, &wait) {
+                waited = Duration::ZERO;
+                self.send()?;
+                continue;
+            }
+            waited += ROOM_WAIT;
+            let is_told_to_stop = [Signal::SIGQUIT, Signal::SIGINT].into_iter().any(has_arrived);
+            if limit <= waited || is_told_to_stop {
                 self.connection.abandon(self.core);
                 return Err(HostError::Gone);
             }
-            self.send()?;
         }
         Ok(())
     }
@@ -243,6 +261,19 @@ impl Responder<'_> {
         }
         http1::interim(self.connection.output_memory(), status, fields)?;
         self.send()
+    }
+
+    /// Sends the end of the response, so that its client need not wait for what the host has still to do.
+    pub fn finish(&mut self) {
+        if let Some(writer) = self.reply.writer
+            && self.reply.file.is_none()
+            && self.reply.finish.is_none()
+            && !self.reply.is_cut
+        {
+            self.reply.finish = Some(writer.finish(self.connection.output_memory()));
+        }
+        // A client that is gone needs no end.
+        let _ = self.send();
     }
 
     /// The response cannot be completed: 500 if nothing was written, else the connection is cut.

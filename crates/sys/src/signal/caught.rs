@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -24,6 +25,7 @@ const UNHEARD: [Signal; 5] =
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 static ARRIVED: AtomicU32 = AtomicU32::new(0);
 static WAKE: AtomicI32 = AtomicI32::new(-1);
+static HOOK: OnceLock<extern "C" fn(libc::c_int)> = OnceLock::new();
 
 /// The installed handlers. One exists per process; dropping it restores the default actions.
 #[derive(Debug)]
@@ -115,17 +117,48 @@ fn set(signal: Signal, handler: SigHandler) -> io::Result<()> {
     Ok(())
 }
 
+/// Does as if `signal` had come, for a program that has a handler of its own for it.
+pub fn arrive(signal: Signal) {
+    note(signal as i32);
+}
+
+/// Whether `signal` has come since [`Caught::take`] was last called.
+#[must_use]
+pub fn has_arrived(signal: Signal) -> bool {
+    ARRIVED.load(Ordering::SeqCst) & bit(signal as i32) != 0
+}
+
+/// Has `hook` called with the number of every signal that is caught from now on, in the handler itself. Once per process; a
+/// second hook is ignored.
+///
+/// # Safety
+///
+/// `hook` may interrupt anything, on any thread: it must be async-signal-safe.
+pub unsafe fn set_hook(hook: extern "C" fn(libc::c_int)) {
+    // A second one has no effect, as said above.
+    let _ = HOOK.set(hook);
+}
+
 extern "C" fn record(number: libc::c_int) {
     // SAFETY: returns the address of this thread's `errno`, which always exists.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: the address is valid for this thread's life.
     let before = unsafe { *errno };
+    note(number);
+    // One look at an atomic word; the hook itself is async-signal-safe, as `set_hook` demands.
+    if let Some(hook) = HOOK.get() {
+        hook(number);
+    }
+    // SAFETY: as above; the interrupted code must find its own `errno` again.
+    unsafe { *errno = before };
+}
+
+/// Sets the bit and writes the descriptor: async-signal-safe.
+fn note(number: libc::c_int) {
     ARRIVED.fetch_or(bit(number), Ordering::SeqCst);
     let one = 1_u64.to_ne_bytes();
     // SAFETY: eight readable bytes; should the descriptor be gone the write fails and changes nothing.
     unsafe { libc::write(WAKE.load(Ordering::SeqCst), one.as_ptr().cast(), one.len()) };
-    // SAFETY: as above; the interrupted code must find its own `errno` again.
-    unsafe { *errno = before };
 }
 
 extern "C" fn ignore(_: libc::c_int) {}
