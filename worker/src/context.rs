@@ -200,6 +200,8 @@ pub struct Boot {
     pub(crate) kernel: Rc<Kernel>,
     pub(crate) slot: usize,
     pub(crate) generation: u64,
+    /// The server does not serve yet.
+    pub(crate) is_first: bool,
     /// What the listeners are bound to.
     pub(crate) addresses: Vec<LocalAddr>,
 }
@@ -248,6 +250,12 @@ impl Boot {
     #[must_use]
     pub fn slot(&self) -> usize {
         self.slot
+    }
+
+    /// Whether no worker of the server has ever been ready: others are on their way up, and fail alike if this one does.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.is_first
     }
 
     /// Number of the reading of the settings that this worker was started from.

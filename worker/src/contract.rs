@@ -13,7 +13,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use net::notify::Notifier;
 use net::{BindAddr, BindOptions, Listener, ListenerGroup};
-use scoreboard::{Block, Scoreboard};
+use scoreboard::{Block, Phase, Scoreboard};
 use shared::contract::{self, Order};
 use shared::settings::Settings;
 
@@ -21,6 +21,8 @@ use shared::settings::Settings;
 pub(crate) struct Inheritance {
     pub(crate) slot: usize,
     pub(crate) generation: u64,
+    /// No worker of the master was ever ready.
+    pub(crate) is_first: bool,
     pub(crate) settings: Settings,
     /// Each with whether this worker owns it.
     pub(crate) listeners: Vec<(Listener, bool)>,
@@ -71,7 +73,10 @@ impl Inheritance {
         let lifeline = lifeline.map_err(cannot(contract::LIFELINE))?;
         let slot = number(contract::SLOT)?.unwrap_or(0);
         let generation = number(contract::GENERATION)?.unwrap_or(0);
-        let block = block()?;
+        let board = scoreboard()?;
+        let is_first =
+            board.as_ref().is_some_and(|board| board.master().phase() == Phase::Starting);
+        let block = block(board, number(contract::BLOCK)?)?;
         let notifier = Notifier::from_env().map_err(cannot(contract::NOTIFY_SOCKET))?;
 
         let mut own = None;
@@ -92,7 +97,17 @@ impl Inheritance {
                 listeners.collect::<io::Result<_>>().map_err(cannot("the listeners"))?;
             mark_own(listeners, slot)
         };
-        Ok(Inheritance { slot, generation, settings, listeners, block, lifeline, notifier, own })
+        Ok(Inheritance {
+            slot,
+            generation,
+            is_first,
+            settings,
+            listeners,
+            block,
+            lifeline,
+            notifier,
+            own,
+        })
     }
 }
 
@@ -129,15 +144,20 @@ fn number<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>, Contrac
     }
 }
 
-/// The block of the scoreboard that is ours; alone, one that nobody else sees.
-fn block() -> Result<Block<'static>, ContractError> {
-    let (board, index) = match inherited_fd(contract::SCOREBOARD)? {
-        Some(fd) => {
-            let board = Scoreboard::open(fd).map_err(cannot(contract::SCOREBOARD))?;
-            let index = number(contract::BLOCK)?;
-            (board, index.ok_or_else(|| cannot(contract::BLOCK)("it is not set"))?)
-        }
-        None => (Scoreboard::create(1).map_err(cannot("a scoreboard"))?, 0),
+/// The master's scoreboard.
+pub(crate) fn scoreboard() -> Result<Option<Scoreboard>, ContractError> {
+    let fd = inherited_fd(contract::SCOREBOARD)?;
+    fd.map(|fd| Scoreboard::open(fd).map_err(cannot(contract::SCOREBOARD))).transpose()
+}
+
+/// The block of the scoreboard that is ours; without a number, one that nobody else sees.
+pub(crate) fn block(
+    board: Option<Scoreboard>,
+    index: Option<usize>,
+) -> Result<Block<'static>, ContractError> {
+    let (board, index) = match (board, index) {
+        (Some(board), Some(index)) => (board, index),
+        _ => (Scoreboard::create(1).map_err(cannot("a scoreboard"))?, 0),
     };
     board.leak().block(index).ok_or_else(|| cannot(contract::BLOCK)("there is no such block"))
 }

@@ -74,8 +74,8 @@ fn serve(
     inheritance: Inheritance,
     build: impl FnOnce(&Boot) -> Result<Engine, (i32, BootError)>,
 ) -> i32 {
-    let Inheritance { slot, generation, settings, listeners, block, lifeline, notifier, own } =
-        inheritance;
+    let Inheritance { slot, generation, is_first, settings, .. } = inheritance;
+    let Inheritance { listeners, block, lifeline, notifier, own, .. } = inheritance;
     let pid = std::process::id();
     crate::panics::install_hook();
     block.start(pid);
@@ -110,7 +110,7 @@ fn serve(
     };
     let kernel = Rc::clone(&parts.kernel);
     let addresses = listeners.iter().map(|(listener, _)| listener.local_addr().clone()).collect();
-    let boot = Boot { kernel: Rc::clone(&kernel), slot, generation, addresses };
+    let boot = Boot { kernel: Rc::clone(&kernel), slot, generation, is_first, addresses };
     let Engine { service, host } = match build(&boot) {
         Ok(engine) => engine,
         Err((code, error)) => {

@@ -5,7 +5,7 @@
 #![allow(unsafe_code, reason = "the interpreter's interface is C")]
 
 use std::cell::Cell;
-use std::ffi::{c_char, c_long};
+use std::ffi::{c_char, c_int, c_long};
 use std::fs::File;
 use std::os::fd::FromRawFd;
 use std::ptr::{self, NonNull};
@@ -13,7 +13,9 @@ use std::ptr::{self, NonNull};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
+use sys::Signal;
 
+use crate::forked;
 use crate::sink::Sink;
 
 /// The bytes of a header as a string, one character each, as PEP 3333 has it.
@@ -60,6 +62,19 @@ impl Drop for Parked {
     }
 }
 
+/// Has INT and QUIT interrupt Python code on the main thread, once the loop's handlers are there.
+pub fn interrupt_on_quick_stop() {
+    extern "C" fn interrupt(number: c_int) {
+        if number == Signal::SIGINT as c_int || number == Signal::SIGQUIT as c_int {
+            // SAFETY: documented as callable from a signal handler, on any thread and without the interpreter's lock;
+            // these are valid numbers. No handler is called after the loop's are gone, so the interpreter is there.
+            unsafe { ffi::PyErr_SetInterruptEx(number) };
+        }
+    }
+    // SAFETY: `interrupt` compares numbers and calls the function above, which is async-signal-safe.
+    unsafe { sys::signal::set_hook(interrupt) };
+}
+
 /// Has `exception` raised in a thread of Python's as soon as it runs Python code; `None` takes back one that was not
 /// raised yet.
 pub fn raise_in(thread: u64, exception: Option<&Bound<'_, PyType>>, _py: Python<'_>) {
@@ -101,6 +116,9 @@ pub fn lend<R>(sink: &mut Sink<'_, '_>, act: impl FnOnce() -> R) -> R {
 
 /// The response that is being answered on this thread, if one is.
 pub fn with_current<R>(act: impl FnOnce(&mut Sink<'_, '_>) -> R) -> Option<R> {
+    if forked::is_guest() {
+        return None; // The response is the parent's.
+    }
     // Taken out, so that there is never a second reference to it.
     let current = CURRENT.take()?;
     // SAFETY: `lend` put it there from a reference that is exclusively its own until it returns, and takes it away

@@ -14,6 +14,7 @@ use crate::errors::{self, ErrorStream};
 use crate::ffi::{self, Parked};
 use crate::sink::Sink;
 use crate::start::{StartResponse, early_hints, not_bytes};
+use crate::{forked, signals, trace};
 
 /// Parts that are written in Python.
 pub struct Helpers {
@@ -175,7 +176,8 @@ impl Wsgi {
         start: &Bound<'_, StartResponse>,
     ) -> Result<(), Failure> {
         let application = self.application.bind(py);
-        let result = ffi::lend(sink, || application.call1((environ, start)))?;
+        let result = ffi::lend(sink, || application.call1((environ, start)));
+        let result = forked::only_parent(py, result)?;
         if let Ok(list) = result.cast_exact::<PyList>() {
             return whole(sink, start, list.len(), |at| list.get_item(at));
         }
@@ -237,8 +239,8 @@ impl Wsgi {
         let iterator = in_hand.iterator.bind(py);
         let start = in_hand.start.bind(py);
         loop {
-            let next = ffi::lend(sink, || ffi::next(iterator))?;
-            let Some(item) = next else { break };
+            let next = ffi::lend(sink, || ffi::next(iterator));
+            let Some(item) = forked::only_parent(py, next)? else { break };
             let piece = item.cast::<PyBytes>().map_err(|_| not_bytes(&item))?;
             let bytes = piece.as_bytes();
             {
@@ -279,6 +281,11 @@ impl Wsgi {
         }
     }
 
+    /// Runs the handlers of signals that have come.
+    fn run_handlers(&self, py: Python<'_>) {
+        signals::run_handlers(py, &self.log, &self.helpers.text_of);
+    }
+
     fn report(&self, py: Python<'_>, error: &PyErr) {
         let text = errors::text_of(py, &self.helpers.text_of, error);
         self.log.error(format_args!("Error handling request"));
@@ -303,8 +310,12 @@ impl Wsgi {
                 // application's own are reported.
                 let is_ours = error.is_instance_of::<PyBrokenPipeError>(py)
                     || error.is_instance_of::<PySystemExit>(py);
-                if !(is_ours && sink.is_gone()) {
+                let is_quick_stop = sink.has_loop() && signals::is_quitting();
+                if !(is_ours && (sink.is_gone() || is_quick_stop)) {
                     self.report(py, &error);
+                }
+                if sink.has_loop() {
+                    signals::take_leave(py, &error);
                 }
             }
             Err(Failure::Gone) => sink.fail(),
@@ -335,7 +346,7 @@ impl Inline {
 
 impl Host for Inline {
     fn has_capacity(&self) -> bool {
-        self.wsgi.in_hand.is_none()
+        self.wsgi.in_hand.is_none() && !signals::is_quitting()
     }
 
     fn call(&mut self, mut request: HostRequest<'_>, responder: &mut Responder<'_>) -> Progress {
@@ -362,7 +373,11 @@ impl Host for Inline {
 
     fn cancel(&mut self, id: RequestId) {
         if self.id == Some(id) {
-            Python::attach(|py| self.wsgi.give_up(py));
+            Python::attach(|py| {
+                // A quick stop ends what was being done, not its cleaning up.
+                self.wsgi.run_handlers(py);
+                self.wsgi.give_up(py);
+            });
         }
     }
 
@@ -372,6 +387,11 @@ impl Host for Inline {
 
     fn after_park(&mut self) {
         self.parked.wake();
+        Python::attach(|py| self.wsgi.run_handlers(py));
+    }
+
+    fn reopen_logs(&mut self) {
+        trace::reopen(&self.wsgi.log);
     }
 }
 
@@ -415,7 +435,7 @@ fn started<'py>(start: &Bound<'py, StartResponse>) -> PyResult<PyRefMut<'py, Sta
 
 fn close(py: Python<'_>, result: &Bound<'_, PyAny>) -> PyResult<()> {
     match result.getattr_opt(intern!(py, "close"))? {
-        Some(close) => close.call0().map(drop),
+        Some(close) => forked::only_parent(py, close.call0()).map(drop),
         None => Ok(()),
     }
 }

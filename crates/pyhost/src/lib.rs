@@ -10,12 +10,15 @@ mod body;
 mod environ;
 mod errors;
 mod ffi;
+mod forked;
 mod host;
 mod outbox;
 mod seats;
+mod signals;
 mod sink;
 mod start;
 mod threads;
+mod trace;
 
 use pyo3::prelude::*;
 use worker::{Host, HostBoot};
@@ -39,12 +42,14 @@ fn run(
     no_application: &Bound<'_, PyAny>,
     start_threads: &Bound<'_, PyAny>,
 ) -> i32 {
-    worker::run_host(|boot| {
+    ffi::interrupt_on_quick_stop();
+    let code = worker::run_host(|boot| {
         let helpers = Helpers { file_wrapper, part_of, text_of: text_of.clone_ref(py) };
         let built = (|| -> PyResult<Box<dyn Host>> {
             let settings = serde_json::to_string(boot.settings()).unwrap_or_default();
             let errors = Py::new(py, ErrorStream::new(boot.log().clone()))?;
-            let application = build.call1((settings, errors.clone_ref(py)))?;
+            let application = build.call1((settings, errors.clone_ref(py)));
+            let application = forked::only_parent(py, application)?;
             let wsgi = Wsgi::new(py, application.unbind(), errors, helpers, boot)?;
             if 1 < boot.settings().threads {
                 return Ok(Box::new(Threaded::new(py, &wsgi, start_threads, boot)?));
@@ -57,7 +62,7 @@ fn run(
                 let is_no_application = error.matches(py, no_application).unwrap_or(false);
                 let text = errors::text_of(py, &text_of, &error);
                 // All workers fail alike: one tells the whole story.
-                if boot.slot() == 0 || 0 < boot.generation() {
+                if boot.slot() == 0 || !boot.is_first() {
                     boot.log().application(&text);
                 }
                 let text = text.lines().next_back().unwrap_or_default().to_owned();
@@ -68,7 +73,8 @@ fn run(
                 })
             }
         }
-    })
+    });
+    signals::last_code(py, code)
 }
 
 /// The extension module.
@@ -76,5 +82,8 @@ fn run(
 fn _monoceros(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ErrorStream>()?;
     module.add_class::<Threads>()?;
-    module.add_function(wrap_pyfunction!(run, module)?)
+    module.add_function(wrap_pyfunction!(run, module)?)?;
+    module.add_function(wrap_pyfunction!(signals::signal_arrived, module)?)?;
+    module.add_function(wrap_pyfunction!(forked::is_forked, module)?)?;
+    module.add_function(wrap_pyfunction!(trace::open_trace, module)?)
 }

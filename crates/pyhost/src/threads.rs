@@ -25,6 +25,7 @@ use crate::host::Wsgi;
 use crate::outbox::{Outbox, Speaker};
 use crate::seats::{Seat, Title};
 use crate::sink::Sink;
+use crate::trace;
 
 /// Longest path that is shown of a request, in bytes.
 const PATH_BYTES_MAX: usize = 128;
@@ -232,6 +233,7 @@ pub struct Threaded {
     needs_address: bool,
     /// A request may stand still for so many nanoseconds before it is told to end.
     still_ns_max: Option<u64>,
+    log: Log,
     parked: Parked,
 }
 
@@ -252,6 +254,7 @@ impl Threaded {
             count: 0,
             needs_address: boot.only_address().is_none(),
             still_ns_max: limits.into_iter().flatten().min().map(|limit| limit.as_nanos() as u64),
+            log: boot.log().clone(),
             parked: Parked::default(),
         };
         let ready = (0..settings.threads).map(|_| wsgi.twin(py)).collect::<PyResult<_>>()?;
@@ -310,6 +313,10 @@ impl Host for Threaded {
     }
 
     fn after_park(&mut self) {}
+
+    fn reopen_logs(&mut self) {
+        trace::reopen(&self.log);
+    }
 
     fn has_threads(&self) -> bool {
         true

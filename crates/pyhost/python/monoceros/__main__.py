@@ -3,10 +3,9 @@
 import faulthandler
 import json
 import os
-import signal
 import sys
 
-from monoceros import _files, _load, _monoceros, _threads
+from monoceros import _files, _load, _monoceros, _signals, _threads
 
 USAGE = 2
 # What the master said to this process; a program that the application starts must not take it as said to itself.
@@ -16,11 +15,10 @@ CONTRACT = (
 )
 
 
-def forget_signals():
-    """In a process that the application forked: signals mean to it what they mean to any program."""
-    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def forked():
+    """In a process that the application forked: it is no worker."""
+    _monoceros.is_forked()
+    _signals.forget()
 
 
 def main():
@@ -37,14 +35,15 @@ def main():
         trace = sys.__stderr__
         log = settings.get("errorlog")
         if log and log != "-":
-            trace = open(log, "a", buffering=1)
+            trace = open(_monoceros.open_trace(log), "a", buffering=1, closefd=False)
         if trace is not None:
             faulthandler.enable(trace, all_threads=True)
-        os.register_at_fork(after_in_child=forget_signals)
+        os.register_at_fork(after_in_child=forked)
         sys.argv[:] = [uri]
         _load.prepare(settings)
         return _load.load(uri)
 
+    _signals.install()
     code = _monoceros.run(build, _files.FileWrapper, _files.part_of, _load.text_of, _load.NoApplication, _threads.start)
     _threads.end(code)
     for stream in (sys.stdout, sys.stderr):
