@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use net::BindAddr;
-use shared::contract::CMD_ARGS;
+use shared::contract::{CMD_ARGS, DATABASE_URL};
 use shared::settings::{
     self, Assignment, Fate, Found, Place, Problem, Problems, Resolved, Settings,
 };
@@ -134,6 +134,9 @@ impl Invocation {
                     Ok(app) if app.is_python => lift_body_limit(&mut resolved),
                     Ok(_) => warnings.extend(idle_threads(&resolved)),
                     Err(_) => (),
+                }
+                if app.as_ref().is_ok_and(|app| app.is_python || app.is_foreign) {
+                    leave_database_url(&mut resolved);
                 }
                 check_database(&resolved, &mut problems);
                 check_admin(&resolved, &mut problems);
@@ -260,6 +263,18 @@ fn idle_threads(resolved: &Resolved) -> Option<String> {
     let message = "threads has no effect: a worker is one event loop that serves many connections";
     (1 < resolved.settings.threads)
         .then(|| problem(resolved, &["threads"], message.to_owned()).to_string())
+}
+
+/// A program in another language connects to its database by itself: what `DATABASE_URL` says is between it and whoever
+/// set the variable, and may name any kind of database. The setting given elsewhere sets the variable.
+fn leave_database_url(resolved: &mut Resolved) {
+    let variable = Place::Variable(DATABASE_URL.to_owned());
+    let value = resolved.values.iter_mut().find(|value| value.name == "database");
+    if let Some(value) = value.filter(|value| value.place == variable) {
+        value.texts.clear();
+        value.place = Place::Default;
+        resolved.settings.database = None;
+    }
 }
 
 fn check_database(resolved: &Resolved, problems: &mut Vec<Problem>) {

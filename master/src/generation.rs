@@ -131,6 +131,9 @@ impl Generation {
             settings.database = Some(embedded::url(&state_directory(&settings)?));
         }
         let database_url = settings.database.clone();
+        if loaded.app.is_python {
+            settings.database = None; // The worker has no use for it: the application connects.
+        }
         let json = serde_json::to_vec(&settings).map_err(|error| OpenError::Seal(error.into()))?;
         let sealed = sys::shm::sealed(c"settings", &json).map_err(OpenError::Seal)?;
         Ok(Generation { number, loaded, listening, sealed, database_url })

@@ -31,6 +31,22 @@ fn exit_codes_tell_usage_from_settings() {
 }
 
 #[test]
+fn what_a_foreign_program_is_told_of_its_database_is_its_own_affair() {
+    let folder = Folder::new();
+    for (args, code) in [
+        (&["--check-config", "--", "sh", "-c", "true"][..], 0),
+        (&["--check-config", "--database", "mysql://x", "--", "sh", "-c", "true"], 78),
+        // The bundled application would connect.
+        (&["--check-config"], 78),
+    ] {
+        let output =
+            command(&folder, args).env("DATABASE_URL", "sqlite:///site.sqlite3").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+    }
+}
+
+#[test]
 fn every_mistake_in_the_file_is_reported_at_once() {
     let folder = Folder::new();
     folder.write("monoceros.toml", "wrokers = 3\ntimeout = 'long'\n\nbacklog = -1\n");

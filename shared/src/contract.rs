@@ -34,6 +34,8 @@ pub const OBSERVED: &str = "MONOCEROS_OBSERVED";
 pub const SETTING_PREFIX: &str = "MONOCEROS_";
 /// Further command line, split as a shell would, weaker than the real one.
 pub const CMD_ARGS: &str = "MONOCEROS_CMD_ARGS";
+/// Where programs look for their database; the setting `database` sets it for workers.
+pub const DATABASE_URL: &str = "DATABASE_URL";
 
 /// Variables with [`SETTING_PREFIX`] that are no settings.
 pub const RESERVED: &[&str] =

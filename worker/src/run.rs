@@ -42,7 +42,7 @@ const DATABASE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Without a master the program binds by itself, by the settings' variables: `$MONOCEROS_BIND`, else `0.0.0.0:$PORT`,
 /// else `127.0.0.1:8000`.
 pub fn run<S: 'static>(build: impl FnOnce(&Boot) -> Result<App<S>, BootError>) -> ExitCode {
-    let code = run_engine(|boot| {
+    let code = run_engine(false, |boot| {
         let kernel = &boot.kernel;
         let service = build(boot)
             .and_then(|app| app.into_service(|state| Context::new(state, Rc::clone(kernel))))
@@ -60,9 +60,19 @@ pub(crate) struct Engine {
 }
 
 /// Runs what `build` makes; its errors come with the exit code. Returns the exit code.
-pub(crate) fn run_engine(build: impl FnOnce(&Boot) -> Result<Engine, (i32, BootError)>) -> i32 {
+///
+/// `has_host`: it makes a host, whose program connects to its database by itself.
+pub(crate) fn run_engine(
+    has_host: bool,
+    build: impl FnOnce(&Boot) -> Result<Engine, (i32, BootError)>,
+) -> i32 {
     match Inheritance::take() {
-        Ok(inheritance) => serve(inheritance, build),
+        Ok(mut inheritance) => {
+            if has_host {
+                inheritance.settings.database = None;
+            }
+            serve(inheritance, build)
+        }
         Err(error) => {
             Log::to_stderr().error(format_args!("{}", Chain(&error)));
             exit::WORKER_BOOT

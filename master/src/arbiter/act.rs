@@ -99,7 +99,7 @@ impl Arbiter {
         let program: CString = generation.app().c_program().ok_or_else(missing)?;
         let mut environment = self.environment.with_all(&generation.settings().raw_env);
         if let Some(url) = &generation.database_url {
-            environment = environment.with("DATABASE_URL", url);
+            environment = environment.with(shared::contract::DATABASE_URL, url);
         }
         let orders = Orders {
             program,

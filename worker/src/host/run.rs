@@ -18,7 +18,7 @@ pub enum HostBoot {
 ///
 /// `build` is called once, as for [`crate::run`].
 pub fn run_host(build: impl FnOnce(&Boot) -> Result<Box<dyn Host>, HostBoot>) -> i32 {
-    run_engine(|boot| match build(boot) {
+    run_engine(true, |boot| match build(boot) {
         Ok(host) => {
             let body_bytes_max = match boot.settings().limit_request_body {
                 0 => u64::MAX,
