@@ -37,6 +37,8 @@ use crate::stream::Stream;
 
 /// Output that may wait for its client before no further pipelined request is parsed, in bytes.
 const OUTPUT_HIGH_BYTES: usize = 64 * 1024;
+/// The field by which a request's id travels.
+pub(crate) const REQUEST_ID: &str = "X-Request-ID";
 /// Bytes of a file that go to one client in one turn, before the others have theirs.
 const FILE_BYTES_PER_TURN_MAX: usize = 1024 * 1024;
 /// Files up to this size, in bytes, are copied behind their head, so that both leave in one write.

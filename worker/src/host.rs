@@ -52,6 +52,7 @@ pub struct HostRequest<'r> {
     pub(crate) rules: &'r Arc<Rules>,
     pub(crate) peer: &'r Peer,
     pub(crate) is_https: bool,
+    pub(crate) request_id: Option<&'r str>,
     pub(crate) body: Option<Spooled>,
     pub(crate) waker: &'r mut dyn FnMut() -> std::task::Waker,
 }
@@ -79,6 +80,12 @@ impl<'r> HostRequest<'r> {
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.is_https
+    }
+
+    /// The id that it was given, where requests get one: the client's own, or a new one.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&'r str> {
+        self.request_id
     }
 
     /// Takes its body, if it has one; a second call finds none.

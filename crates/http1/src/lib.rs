@@ -44,6 +44,6 @@ pub use field_block::FieldBlock;
 pub use head::{Field, FieldStorage, Fields, Framing, Head, Method, Version};
 pub use parse::{Parsed, Progress, parse_head};
 pub use refusal::Refusal;
-pub use response::{CONTINUE, Encoder, Exchange, interim, respond};
+pub use response::{CONTINUE, Encoder, Exchange, interim, respond, written_field};
 pub use rules::{HeaderMap, Limits, Policy, Rules};
 pub use stamp::Stamp;

@@ -182,6 +182,12 @@ impl<'o> Encoder<'o> {
         Ok(Encoder { out, start, exchange, status, declared: None, is_finished: false })
     }
 
+    /// Whether a field called `name` was added.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        written_field(&self.out[self.start..], name).is_some()
+    }
+
     /// Adds a field.
     ///
     /// Content-Length declares the length of the body. Fields that belong to the connection, Server and Date are
@@ -311,6 +317,21 @@ pub fn interim(
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
+}
+
+/// The value of the last field called `name` in a head that was written here, status line included.
+#[must_use]
+pub fn written_field<'h>(head: &'h [u8], name: &str) -> Option<&'h [u8]> {
+    let mut lines = head.split(|&byte| byte == b'\n');
+    let mut found = None;
+    lines.next()?;
+    for line in lines {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+        if line[..colon].eq_ignore_ascii_case(name.as_bytes()) {
+            found = Some(line[colon + 1..].trim_ascii());
+        }
+    }
+    found
 }
 
 /// Appends a trailer.

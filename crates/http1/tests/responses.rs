@@ -354,3 +354,18 @@ fn responses_are_read_back_whole() {
         assert_eq!((at, seen), (out.len(), data));
     }
 }
+
+#[test]
+fn fields_of_a_head_that_was_written_are_found_again() {
+    let mut out = b"what was there before\r\nX-Id: 0\r\n".to_vec();
+    let before = out.len();
+    let mut encoder = Encoder::new(&mut out, KEEP, &stamp(), 200).expect("a status");
+    encoder.field("x-id", b"1").expect("valid");
+    assert!(encoder.has("X-ID") && !encoder.has("X-Other") && !encoder.has("X"));
+    encoder.field("X-Id", b"2: b").expect("valid");
+    let _ = encoder.length(5);
+    let head = &out[before..];
+    assert_eq!(http1::written_field(head, "X-Id"), Some(&b"2: b"[..]));
+    assert_eq!(http1::written_field(head, "content-length"), Some(&b"5"[..]));
+    assert_eq!(http1::written_field(head, "HTTP/1.1 200 OK"), None);
+}

@@ -59,6 +59,8 @@ pub struct Asked<'a> {
     pub head: &'a Head<'a>,
     pub peer: &'a Peer,
     pub is_https: bool,
+    /// What the request is called, where it has a name.
+    pub request_id: Option<&'a str>,
     /// Our side of the connection; `None` for a unix socket. Asked for only where it is not known anyway.
     pub local_address: &'a dyn Fn() -> Option<SocketAddr>,
 }
@@ -114,6 +116,9 @@ impl Environs {
         environ.set_item(intern!(py, "RAW_URI"), latin1(py, head.target())?)?;
         self.set_path(py, &environ, head)?;
         self.set_fields(py, &environ, head)?;
+        if let Some(id) = asked.request_id {
+            environ.set_item(intern!(py, "HTTP_X_REQUEST_ID"), id)?;
+        }
         self.set_peer(py, &environ, asked.peer)?;
         if asked.is_https {
             environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;

@@ -143,7 +143,7 @@ impl Wsgi {
         let start = match Bound::new(py, StartResponse::default()) {
             Ok(start) => start,
             Err(error) => {
-                self.report(py, &error);
+                self.report(py, &error, &sink.title());
                 return Progress::Done;
             }
         };
@@ -163,7 +163,7 @@ impl Wsgi {
     /// Nobody wants the response in hand any more.
     pub fn give_up(&mut self, py: Python<'_>) {
         if let Err(error) = self.end(py, None) {
-            self.report(py, &error);
+            self.report(py, &error, "whose client is gone");
         }
     }
 
@@ -193,7 +193,7 @@ impl Wsgi {
             Ok(iterator) => iterator.into_any().unbind(),
             Err(error) => {
                 if let Err(also) = close(py, &result) {
-                    self.report(py, &also);
+                    self.report(py, &also, &sink.title());
                 }
                 return Err(error.into());
             }
@@ -228,7 +228,7 @@ impl Wsgi {
         })();
         // What is sent is a duplicate.
         if let Err(error) = close(py, result) {
-            self.report(py, &error);
+            self.report(py, &error, &sink.title());
         }
         Some(sent)
     }
@@ -286,9 +286,10 @@ impl Wsgi {
         signals::run_handlers(py, &self.log, &self.helpers.text_of);
     }
 
-    fn report(&self, py: Python<'_>, error: &PyErr) {
+    /// `title`: method and path of the request.
+    fn report(&self, py: Python<'_>, error: &PyErr, title: &str) {
         let text = errors::text_of(py, &self.helpers.text_of, error);
-        self.log.error(format_args!("Error handling request"));
+        self.log.error(format_args!("Error handling request {title}"));
         self.log.application(&text);
     }
 
@@ -312,7 +313,7 @@ impl Wsgi {
                     || error.is_instance_of::<PySystemExit>(py);
                 let is_quick_stop = sink.has_loop() && signals::is_quitting();
                 if !(is_ours && (sink.is_gone() || is_quick_stop)) {
-                    self.report(py, &error);
+                    self.report(py, &error, &sink.title());
                 }
                 if sink.has_loop() {
                     signals::take_leave(py, &error);
@@ -324,7 +325,7 @@ impl Wsgi {
         // Its output may go out before `close()`, which can take its time.
         sink.finish();
         if let Err(error) = ffi::lend(sink, || self.end(py, start)) {
-            self.report(py, &error);
+            self.report(py, &error, &sink.title());
         }
         Progress::Done
     }
@@ -357,6 +358,7 @@ impl Host for Inline {
                 head: request.head(),
                 peer: request.peer(),
                 is_https: request.is_https(),
+                request_id: request.request_id(),
                 local_address: &|| responder.local_address(),
             };
             let environ = self.wsgi.environ(py, &asked, body);

@@ -150,6 +150,14 @@ impl Speaker {
         self.is_head
     }
 
+    /// Method and path of the request, for a log line.
+    pub fn title(&self) -> String {
+        let request = self.seat.at_work();
+        request.map_or_else(String::new, |request| {
+            format!("{} {}", request.method, request.path.escape_ascii())
+        })
+    }
+
     pub fn head(&mut self, status: u16, reason: &[u8], length: Option<u64>, fields: &FieldBlock) {
         self.has_begun = true;
         let (reason, fields) = (reason.to_vec(), fields.clone());

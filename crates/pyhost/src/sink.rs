@@ -27,6 +27,14 @@ impl Sink<'_, '_> {
         }
     }
 
+    /// Method and path of the request, for a log line.
+    pub fn title(&self) -> String {
+        match self {
+            Sink::Loop(responder) => responder.title(),
+            Sink::Thread(speaker) => speaker.title(),
+        }
+    }
+
     /// Gives the head; `length` is that of the body, where it is known. Nothing is sent yet.
     pub fn head(
         &mut self,

@@ -197,6 +197,7 @@ impl Wsgi {
             head: &head,
             peer: request.peer(),
             is_https: request.is_https(),
+            request_id: request.request_id(),
             local_address: &|| local_address,
         };
         let environ = self.environ(py, &asked, body);

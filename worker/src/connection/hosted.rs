@@ -7,6 +7,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use http1::{Exchange, Finish, Head, Parsed, Progress as Scan, Refusal, Version, parse_head};
+use scoreboard::Counter;
 
 use super::{Connection, Gathering, Handling, Label, OUTPUT_HIGH_BYTES, Sending, State, Work};
 use crate::access::reason;
@@ -169,6 +170,7 @@ impl Connection {
             let mut waker = || Waker::from(Arc::new(HostWaker { queue: Arc::clone(&queue), key }));
             let peer = self.peer;
             let is_https = self.is_https;
+            let request_id = self.request_id.clone();
             let rules = Arc::clone(core.rules(self.is_trusted));
             let request = HostRequest {
                 id,
@@ -177,11 +179,15 @@ impl Connection {
                 rules: &rules,
                 peer: &peer,
                 is_https,
+                request_id: request_id.as_deref(),
                 body,
                 waker: &mut waker,
             };
             let called = core.tick;
-            host.call(request, &mut Responder { connection: self, core, reply: &mut reply, called })
+            let (method, path) = (head.method().as_str().as_bytes(), head.path());
+            let reply = &mut reply;
+            let mut responder = Responder { connection: self, core, reply, method, path, called };
+            host.call(request, &mut responder)
         });
         if let Some(gate) = &mut core.gate {
             gate.put_back(host);
@@ -200,7 +206,9 @@ impl Connection {
         let id = RequestId(self.token.0);
         let (called, said) = (core.tick, reply.said());
         let resumed = panics::catch(|| {
-            let mut responder = Responder { connection: self, core, reply: &mut reply, called };
+            let (method, path) = (label.method(), label.path());
+            let reply = &mut reply;
+            let mut responder = Responder { connection: self, core, reply, method, path, called };
             host.resume(id, &mut responder)
         });
         if let Some(gate) = &mut core.gate {
@@ -274,6 +282,7 @@ impl Connection {
             let before = out.len();
             let finish = Refusal::new(500, "").write(out, exchange, core.date.stamp());
             self.record_refusal(500, reason::HANDLER_ERROR, before, core);
+            core.block.add(Counter::HandlerErrors, 1);
             reply.status = 500;
             return self.end_reply(&reply, finish, core);
         };
@@ -296,6 +305,7 @@ impl Connection {
             return; // The connection's turn goes on with it.
         }
         let finish = if reply.is_cut {
+            core.block.add(Counter::HandlerErrors, 1);
             Finish::Truncated { missing: 0 }
         } else {
             reply.finish.unwrap_or_else(|| writer.finish(self.output.obtain()))

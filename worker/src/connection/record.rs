@@ -112,6 +112,13 @@ impl Connection {
         });
     }
 
+    /// Notes the fields of a head that is in the output from `before` on.
+    pub(crate) fn record_head(&mut self, before: usize, core: &Core) {
+        let (Some(ledger), Some(access)) = (&mut self.ledger, &core.access) else { return };
+        let head = self.output.get(before..).unwrap_or_default();
+        access.note_fields(ledger, |name| http1::written_field(head, name));
+    }
+
     /// Notes a refusal; `sent` is what was put into the output.
     pub(super) fn record_refusal(
         &mut self,

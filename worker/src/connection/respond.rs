@@ -8,7 +8,7 @@ use http1::{Encoder, Exchange, Finish, Head, HeadError, Refusal, ResponseError, 
 use scoreboard::Counter;
 
 use super::produce::Asked;
-use super::{Connection, Handling, Incoming, LINGER, Label, State, Work};
+use super::{Connection, Handling, Incoming, LINGER, Label, REQUEST_ID, State, Work};
 use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::{Core, Tag};
@@ -16,9 +16,6 @@ use crate::executor::TaskWaker;
 use crate::panics;
 use crate::response::{Body, Response};
 use crate::service::{Answer, Content};
-
-/// The field by which a request's id travels.
-const REQUEST_ID: &str = "X-Request-ID";
 
 impl Connection {
     /// Runs the handler.

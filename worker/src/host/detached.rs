@@ -14,6 +14,7 @@ pub struct Detached {
     rules: Arc<Rules>,
     peer: Peer,
     is_https: bool,
+    request_id: Option<Box<str>>,
     body: Option<Spooled>,
 }
 
@@ -24,6 +25,7 @@ impl Detached {
             rules: Arc::clone(request.rules),
             peer: *request.peer,
             is_https: request.is_https,
+            request_id: request.request_id.map(Box::from),
             body: request.take_body(),
         }
     }
@@ -49,6 +51,12 @@ impl Detached {
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.is_https
+    }
+
+    /// The id that it was given.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
     }
 
     /// Takes its body, if it has one; a second call finds none.

@@ -14,7 +14,7 @@ use http1::{BodyWriter, Encoder, Exchange, Finish, ResponseError};
 use sys::Signal;
 use sys::signal::has_arrived;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, REQUEST_ID};
 use crate::core::{Core, Tag};
 
 /// Output that may wait for the client before the host is asked to pause, in bytes.
@@ -105,6 +105,9 @@ pub struct Responder<'c> {
     pub(crate) connection: &'c mut Connection,
     pub(crate) core: &'c mut Core,
     pub(crate) reply: &'c mut Reply,
+    /// Of the request.
+    pub(crate) method: &'c [u8],
+    pub(crate) path: &'c [u8],
     /// When this call of the host began, as [`Reply::since`].
     pub(crate) called: u64,
 }
@@ -130,10 +133,13 @@ impl Responder<'_> {
         let id = self.connection.take_request_id();
         let stamp = self.core.date.stamp();
         let out = self.connection.output_memory();
+        let before = out.len();
         let mut encoder = Encoder::with_reason(out, exchange, stamp, status, reason)?;
         fill(&mut encoder)?;
-        if let Some(id) = &id {
-            encoder.field("X-Request-ID", id.as_bytes())?;
+        if let Some(id) = &id
+            && !encoder.has(REQUEST_ID)
+        {
+            encoder.field(REQUEST_ID, id.as_bytes())?;
         }
         let writer = match length {
             Some(length) => encoder.length(length),
@@ -141,7 +147,14 @@ impl Responder<'_> {
         };
         self.reply.writer = Some(writer);
         self.reply.status = status;
+        self.connection.record_head(before, self.core);
         Ok(())
+    }
+
+    /// Method and path of the request, for a log line.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("{} {}", self.method.escape_ascii(), self.path.escape_ascii())
     }
 
     /// Our side of the connection; `None` for a unix socket. Costs a system call.

@@ -177,6 +177,17 @@ def traceback_is_logged(client, target):
     true("checks/errors.py" in client.server.log(), "the traceback does not name the application's file")
 
 
+@check(GUNICORN)
+def log_names_the_request_that_failed(client):
+    word = client.token()
+    client.get(f"/at_once/{word}-named?kind=value")
+
+    def is_named():
+        return any("Error handling request" in line and f"/at_once/{word}-named" in line for line in client.server.log().splitlines())
+
+    true(until(is_named, 5), f"no line names the request:\n{client.server.log_tail()}")
+
+
 @rows(PEP, [(word, text) for word, text in (("write", "write {}"), ("writelines", "writelines {} joined"), ("print", "print {}"))])
 def wsgi_errors_reaches_the_log(client, text):
     word = client.token()

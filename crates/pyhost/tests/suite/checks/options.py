@@ -6,6 +6,7 @@ import threading
 
 from checks.loading import HELLO, project
 from checks.process import LIVING, living, path
+from harness.app import plain
 from harness.registry import GOAL, GUNICORN, check, equal, rows, true
 from harness.server import until
 from harness.wire import WireError, request
@@ -61,6 +62,16 @@ def worker_exit(server, worker):
 def on_exit(server):
     note("on_exit")
 """
+
+
+def shown(environ, start_response):
+    start_response("200 OK", [("X-Shown", "first"), ("X-Shown", "second"), ("Content-Length", "5")])
+    return [b"shown"]
+
+
+def identified(environ, start_response):
+    own = [("x-request-id", "the-application-s")] if environ["PATH_INFO"] == "/own" else []
+    return plain(start_response, environ.get("HTTP_X_REQUEST_ID", "none"), fields=own)
 
 
 def asked(at, targets):
@@ -173,6 +184,31 @@ def access_log_has_a_line_for_each_request(client):
             wanted = '"GET /logged?a=1 HTTP/1.1" 200 7 "http://r/" "suite/1"'
             true(server.log_has(wanted), f"no line with {wanted}:\n{server.log_tail()}")
             true(server.log_has("127.0.0.1 - - ["), "the line does not begin as a common log line")
+
+
+@check(GUNICORN)
+def access_log_shows_fields_of_the_response(client):
+    options = ["--access-logfile", "-", "--access-logformat", "shown %(r)s %({x-shown}o)s %({content-length}o)s"]
+    with client.start("checks.options:shown", options=options) as server:
+        client.at(server).get("/fields")
+        true(server.log_has("shown GET /fields HTTP/1.1 second 5"), f"not in the log:\n{server.log_tail()}")
+
+
+@rows(GOAL, [
+    ("made_here", "/", [], None),
+    ("of_the_client", "/", [("X-Request-ID", "mine-1")], "mine-1"),
+    ("of_the_application", "/own", [], "the-application-s"),
+])
+def request_has_one_id(client, target, fields, want):
+    with client.start("checks.options:identified", options=["--request-id"]) as server:
+        reply = client.at(server).get(target, fields)
+        said = reply.all("X-Request-ID")
+        equal(len(said), 1, "number of X-Request-ID in the response")
+        if want:
+            equal(said[0], want, "X-Request-ID")
+        if target == "/":
+            equal(reply.body.decode(), said[0], "HTTP_X_REQUEST_ID in the environ")
+            true(len(said[0]) > 4, f"the id is {said[0]!r}")
 
 
 @check(GUNICORN)
