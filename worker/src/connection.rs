@@ -14,6 +14,7 @@ mod record;
 mod respond;
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -255,6 +256,8 @@ pub(crate) struct Connection {
     is_trusted: bool,
     /// The client of the request in hand came by https.
     is_https: bool,
+    /// Where the client connected to, by the word of a PROXY header.
+    proxied: Option<Box<SocketAddr>>,
     /// The id that the request in hand was given, if requests get ids.
     request_id: Option<Box<str>>,
     /// Requests that have no line in the access log yet.
@@ -288,6 +291,7 @@ impl Connection {
             peer_text: PeerText::of(&peer),
             is_trusted: core.trust.trusts(&peer),
             is_https: false,
+            proxied: None,
             request_id: None,
             ledger: None,
             peer,

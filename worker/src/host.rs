@@ -13,6 +13,7 @@ mod gate;
 mod responder;
 mod run;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http1::{Head, Rules};
@@ -53,6 +54,7 @@ pub struct HostRequest<'r> {
     pub(crate) peer: &'r Peer,
     pub(crate) is_https: bool,
     pub(crate) request_id: Option<&'r str>,
+    pub(crate) proxied: Option<SocketAddr>,
     pub(crate) body: Option<Spooled>,
     pub(crate) waker: &'r mut dyn FnMut() -> std::task::Waker,
 }
@@ -80,6 +82,12 @@ impl<'r> HostRequest<'r> {
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.is_https
+    }
+
+    /// Where the client connected to, by the word of a PROXY header.
+    #[must_use]
+    pub fn proxied(&self) -> Option<SocketAddr> {
+        self.proxied
     }
 
     /// The id that it was given, where requests get one: the client's own, or a new one.

@@ -35,6 +35,8 @@ pub struct ProxyHeader {
     pub len: usize,
     /// The client. `None`: the connection's own peer is meant, as for a health check (`LOCAL`) or `UNKNOWN`.
     pub source: Option<SocketAddr>,
+    /// Where the client connected to; there is one with every `source`.
+    pub destination: Option<SocketAddr>,
 }
 
 /// Why a header is refused.
@@ -99,12 +101,23 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyError> {
         return if within.len() == V1_BYTES_MAX { Err(ProxyError::TooLong) } else { Ok(None) };
     };
     let line = std::str::from_utf8(&bytes[..end]).map_err(|_| ProxyError::Malformed)?;
-    let source = v1_source(line).ok_or(ProxyError::Malformed)?;
-    Ok(Some(ProxyHeader { len: end + 2, source }))
+    let ends = v1_ends(line).ok_or(ProxyError::Malformed)?;
+    Ok(Some(ProxyHeader::new(end + 2, ends)))
 }
 
+impl ProxyHeader {
+    fn new(len: usize, ends: Option<Ends>) -> ProxyHeader {
+        let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        let (source, destination) = ends.map(|(from, to)| (canonical(from), canonical(to))).unzip();
+        ProxyHeader { len, source, destination }
+    }
+}
+
+/// Source and destination.
+type Ends = (SocketAddr, SocketAddr);
+
 /// `PROXY TCP4|TCP6 SOURCE DESTINATION PORT PORT`, or `PROXY UNKNOWN` and anything.
-fn v1_source(line: &str) -> Option<Option<SocketAddr>> {
+fn v1_ends(line: &str) -> Option<Option<Ends>> {
     let mut words = line.split(' ').skip(1);
     let family = words.next()?;
     let address = |text: &str| -> Option<IpAddr> {
@@ -117,9 +130,10 @@ fn v1_source(line: &str) -> Option<Option<SocketAddr>> {
     if family == "UNKNOWN" {
         return Some(None);
     }
-    let (source, _) = (address(words.next()?)?, address(words.next()?)?);
-    let (port, _) = (port(words.next()?)?, port(words.next()?)?);
-    words.next().is_none().then(|| Some(SocketAddr::new(source.to_canonical(), port)))
+    let (source, destination) = (address(words.next()?)?, address(words.next()?)?);
+    let (from, to) = (port(words.next()?)?, port(words.next()?)?);
+    let ends = (SocketAddr::new(source, from), SocketAddr::new(destination, to));
+    words.next().is_none().then_some(Some(ends))
 }
 
 /// A port without sign or leading zeros.
@@ -162,18 +176,23 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyError> {
         return Err(ProxyError::TooLong);
     }
     let Some(body) = bytes.get(V2_FIXED_BYTES..len) else { return Ok(None) };
-    let source = match (is_local, family) {
-        (false, 0x11) => v2_source::<4>(body).map(|(ip, port)| (IpAddr::from(ip), port)),
-        (false, 0x21) => v2_source::<16>(body).map(|(ip, port)| (IpAddr::from(ip), port)),
+    let ends = match (is_local, family) {
+        (false, 0x11) => v2_ends::<4>(body),
+        (false, 0x21) => v2_ends::<16>(body),
         _ => None,
     };
-    let source = source.map(|(ip, port)| SocketAddr::new(ip.to_canonical(), port));
-    Ok(Some(ProxyHeader { len, source }))
+    Ok(Some(ProxyHeader::new(len, ends)))
 }
 
-/// Source address and port in front of `body`: two addresses of `N` bytes, then two ports.
-fn v2_source<const N: usize>(body: &[u8]) -> Option<([u8; N], u16)> {
-    let address = body.first_chunk::<N>()?;
-    let port = body.get(2 * N..)?.first_chunk::<2>()?;
-    Some((*address, u16::from_be_bytes(*port)))
+/// What is in front of `body`: two addresses of `N` bytes, then two ports.
+fn v2_ends<const N: usize>(body: &[u8]) -> Option<Ends>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let end = |address: usize, port: usize| {
+        let address = body.get(address..)?.first_chunk::<N>()?;
+        let port = body.get(port..)?.first_chunk::<2>()?;
+        Some(SocketAddr::new(IpAddr::from(*address), u16::from_be_bytes(*port)))
+    };
+    Some((end(0, 2 * N)?, end(N, 2 * N + 2)?))
 }

@@ -19,12 +19,13 @@ fn check(bytes: &[u8], version: ProxyVersion, want: Outcome) {
     }
 }
 
-/// With a request behind it.
+/// With a request behind it. `ends`: the client, and where it connected to.
 #[track_caller]
-fn accepted(header: &[u8], version: ProxyVersion, source: Option<&str>) {
-    let source = source.map(|text| text.parse().unwrap());
+fn accepted(header: &[u8], version: ProxyVersion, ends: Option<(&str, &str)>) {
+    let (source, destination) =
+        ends.map(|(from, to)| (from.parse().unwrap(), to.parse().unwrap())).unzip();
     let whole = [header, b"GET / HTTP/1.1\r\n"].concat();
-    check(&whole, version, Ok(Some(ProxyHeader { len: header.len(), source })));
+    check(&whole, version, Ok(Some(ProxyHeader { len: header.len(), source, destination })));
 }
 
 fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
@@ -38,9 +39,17 @@ fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
 #[test]
 fn version_1_names_the_client() {
     use ProxyVersion::{Any, V1};
-    accepted(b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n", V1, Some("192.0.2.1:56324"));
-    accepted(b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n", Any, Some("[2001:db8::1]:1"));
-    accepted(b"PROXY TCP6 ::ffff:192.0.2.1 ::1 0 1\r\n", Any, Some("192.0.2.1:0"));
+    accepted(
+        b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n",
+        V1,
+        Some(("192.0.2.1:56324", "198.51.100.2:443")),
+    );
+    accepted(
+        b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n",
+        Any,
+        Some(("[2001:db8::1]:1", "[::1]:65535")),
+    );
+    accepted(b"PROXY TCP6 ::ffff:192.0.2.1 ::1 0 1\r\n", Any, Some(("192.0.2.1:0", "[::1]:1")));
     // The longest there can be.
     let longest = format!("PROXY UNKNOWN {}\r\n", "f".repeat(107 - 16));
     assert_eq!(longest.len(), 107);
@@ -82,13 +91,13 @@ fn version_1_is_strict() {
 fn version_2_names_the_client_and_its_additional_fields_are_skipped() {
     use ProxyVersion::{Any, V2};
     let four = [192, 0, 2, 1, 198, 51, 100, 2, 0xdc, 0x04, 1, 187];
-    accepted(&v2(0x21, 0x11, &four), V2, Some("192.0.2.1:56324"));
+    accepted(&v2(0x21, 0x11, &four), V2, Some(("192.0.2.1:56324", "198.51.100.2:443")));
     let tlvs = [&four[..], &[3, 0, 4, 1, 2, 3, 4], &[0xff; 500]].concat();
-    accepted(&v2(0x21, 0x11, &tlvs), Any, Some("192.0.2.1:56324"));
+    accepted(&v2(0x21, 0x11, &tlvs), Any, Some(("192.0.2.1:56324", "198.51.100.2:443")));
     let mut six = vec![0x20, 1, 0x0d, 0xb8];
     six.extend([0; 28]);
     six.extend([0, 80, 1, 187]);
-    accepted(&v2(0x21, 0x21, &six), V2, Some("[2001:db8::]:80"));
+    accepted(&v2(0x21, 0x21, &six), V2, Some(("[2001:db8::]:80", "[::]:443")));
     accepted(&v2(0x21, 0x31, &[b'a'; 216]), V2, None);
     accepted(&v2(0x21, 0x00, b""), V2, None);
 }

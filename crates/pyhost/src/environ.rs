@@ -59,6 +59,8 @@ pub struct Asked<'a> {
     pub head: &'a Head<'a>,
     pub peer: &'a Peer,
     pub is_https: bool,
+    /// Where a proxy says that the client connected to.
+    pub proxied: Option<SocketAddr>,
     /// What the request is called, where it has a name.
     pub request_id: Option<&'a str>,
     /// Our side of the connection; `None` for a unix socket. Asked for only where it is not known anyway.
@@ -116,6 +118,12 @@ impl Environs {
         environ.set_item(intern!(py, "RAW_URI"), latin1(py, head.target())?)?;
         self.set_path(py, &environ, head)?;
         self.set_fields(py, &environ, head)?;
+        if let Some(proxied) = asked.proxied {
+            let family = if proxied.is_ipv4() { "TCP4" } else { "TCP6" };
+            environ.set_item(intern!(py, "PROXY_PROTOCOL"), family)?;
+            environ.set_item(intern!(py, "PROXY_ADDR"), proxied.ip().to_string())?;
+            environ.set_item(intern!(py, "PROXY_PORT"), proxied.port().to_string())?;
+        }
         if let Some(id) = asked.request_id {
             environ.set_item(intern!(py, "HTTP_X_REQUEST_ID"), id)?;
         }

@@ -121,6 +121,11 @@ impl Wsgi {
         })
     }
 
+    /// What makes a text of an exception.
+    pub fn text_of(&self, py: Python<'_>) -> Py<PyAny> {
+        self.helpers.text_of.clone_ref(py)
+    }
+
     /// The environ of a request.
     pub fn environ<'py>(
         &mut self,
@@ -359,6 +364,7 @@ impl Host for Inline {
                 peer: request.peer(),
                 is_https: request.is_https(),
                 request_id: request.request_id(),
+                proxied: request.proxied(),
                 local_address: &|| responder.local_address(),
             };
             let environ = self.wsgi.environ(py, &asked, body);

@@ -1,17 +1,20 @@
 //! Several threads of Python's serve one worker's requests.
 //!
-//! - The loop's thread does all that is done with sockets and never has the interpreter's lock: what happens in Python
-//!   cannot hold it up. A whole request goes to a thread through a queue, its response comes back through an outbox.
+//! - The loop's thread does all that is done with sockets and does not have the interpreter's lock: what happens in Python
+//!   cannot hold it up. Only the application's own signal handlers run on it. A whole request goes to a thread through a
+//!   queue, its response comes back through an outbox.
 //! - A thread is at one request until its `close()` has returned. There are never more requests out than threads; others
 //!   wait in the loop, and no connection is accepted meanwhile.
 //! - A request that has stood still for its time has an exception raised in its thread, by one more thread, which may have to
 //!   wait for the interpreter's lock. If that does not help, the loop lets the worker fall silent and its master ends it.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
@@ -20,13 +23,15 @@ use worker::http1::{Exchange, FieldStorage};
 use worker::{AtWork, Boot, Detached, Host, HostRequest, Log, Progress, RequestId, Responder};
 
 use crate::environ::Asked;
-use crate::ffi::Parked;
+use crate::ffi::{self, Parked};
 use crate::host::Wsgi;
 use crate::outbox::{Outbox, Speaker};
 use crate::seats::{Seat, Title};
 use crate::sink::Sink;
-use crate::trace;
+use crate::{signals, trace};
 
+/// Signals whose arrival is taken note of at once; which they were is asked elsewhere.
+const SIGNALS_MAX: usize = 64;
 /// Longest path that is shown of a request, in bytes.
 const PATH_BYTES_MAX: usize = 128;
 
@@ -49,6 +54,8 @@ struct Crew {
     at_work: AtomicUsize,
     overdue: Mutex<Overdue>,
     alarm: Condvar,
+    /// Readable when a handler of Python's is to be run. Set while the threads are begun.
+    signals: OnceLock<File>,
 }
 
 #[derive(Default)]
@@ -73,6 +80,7 @@ impl Crew {
             at_work: AtomicUsize::new(0),
             overdue: Mutex::default(),
             alarm: Condvar::new(),
+            signals: OnceLock::new(),
         })
     }
 
@@ -160,6 +168,14 @@ impl Threads {
         }
     }
 
+    /// Takes over `reader`, a descriptor that becomes readable when a handler of Python's is to be run. Once.
+    fn watch_signals(&self, reader: i32) {
+        if let Some(reader) = ffi::take_file(reader) {
+            // A second one has no effect: there is one main thread.
+            let _ = self.crew.signals.set(reader);
+        }
+    }
+
     /// Raises `exception` in threads whose requests have stood still for too long, until the worker ends; then what is
     /// still at work is told to leave.
     fn watch(&self, py: Python<'_>, exception: &Bound<'_, PyType>) {
@@ -198,6 +214,7 @@ impl Wsgi {
             peer: request.peer(),
             is_https: request.is_https(),
             request_id: request.request_id(),
+            proxied: request.proxied(),
             local_address: &|| local_address,
         };
         let environ = self.environ(py, &asked, body);
@@ -235,6 +252,8 @@ pub struct Threaded {
     /// A request may stand still for so many nanoseconds before it is told to end.
     still_ns_max: Option<u64>,
     log: Log,
+    /// An exception as text.
+    text_of: Py<PyAny>,
     parked: Parked,
 }
 
@@ -256,12 +275,26 @@ impl Threaded {
             needs_address: boot.only_address().is_none(),
             still_ns_max: limits.into_iter().flatten().min().map(|limit| limit.as_nanos() as u64),
             log: boot.log().clone(),
+            text_of: wsgi.text_of(py),
             parked: Parked::default(),
         };
         let ready = (0..settings.threads).map(|_| wsgi.twin(py)).collect::<PyResult<_>>()?;
         let threads = Threads { crew, ready: Mutex::new(ready), log: boot.log().clone() };
         start.call1((Py::new(py, threads)?, settings.threads))?;
         Ok(host)
+    }
+}
+
+impl Threaded {
+    /// Runs the application's handlers of signals that have come, if there are any: the one thing for which the loop takes
+    /// the interpreter's lock.
+    fn run_handlers(&mut self) {
+        let Some(mut signals) = self.crew.signals.get() else { return };
+        if signals.read(&mut [0; SIGNALS_MAX]).is_ok_and(|count| 0 < count) {
+            self.parked.wake();
+            Python::attach(|py| signals::run_handlers(py, &self.log, &self.text_of));
+            self.parked.park();
+        }
     }
 }
 
@@ -328,6 +361,7 @@ impl Host for Threaded {
     }
 
     fn slowest(&mut self, now: u64) -> Option<AtWork> {
+        self.run_handlers();
         let mut slowest: Option<(u64, &Seat)> = None;
         let mut overdue = Vec::new();
         for (index, seat) in self.crew.seats.iter().enumerate() {

@@ -171,6 +171,7 @@ impl Connection {
             let peer = self.peer;
             let is_https = self.is_https;
             let request_id = self.request_id.clone();
+            let proxied = self.proxied.as_deref().copied();
             let rules = Arc::clone(core.rules(self.is_trusted));
             let request = HostRequest {
                 id,
@@ -180,6 +181,7 @@ impl Connection {
                 peer: &peer,
                 is_https,
                 request_id: request_id.as_deref(),
+                proxied,
                 body,
                 waker: &mut waker,
             };

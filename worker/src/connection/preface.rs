@@ -27,6 +27,7 @@ impl Connection {
                 if let Some(source) = header.source {
                     self.peer = Peer::Ip(source);
                     self.peer_text = PeerText::of(&self.peer);
+                    self.proxied = header.destination.map(Box::new);
                 }
                 self.state = State::Head { is_idle: true };
                 header.len

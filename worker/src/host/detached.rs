@@ -1,5 +1,6 @@
 //! A request that leaves the loop's thread.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http1::{FieldStorage, Head, Parsed, Progress, Rules, parse_head};
@@ -15,6 +16,7 @@ pub struct Detached {
     peer: Peer,
     is_https: bool,
     request_id: Option<Box<str>>,
+    proxied: Option<SocketAddr>,
     body: Option<Spooled>,
 }
 
@@ -26,6 +28,7 @@ impl Detached {
             peer: *request.peer,
             is_https: request.is_https,
             request_id: request.request_id.map(Box::from),
+            proxied: request.proxied,
             body: request.take_body(),
         }
     }
@@ -51,6 +54,12 @@ impl Detached {
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.is_https
+    }
+
+    /// Where the client connected to, by the word of a PROXY header.
+    #[must_use]
+    pub fn proxied(&self) -> Option<SocketAddr> {
+        self.proxied
     }
 
     /// The id that it was given.

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,9 +22,19 @@ class RequestTimeout(BaseException):
 
 def start(threads, count):
     """Starts `count` threads that answer requests, and one that interrupts them when they take too long."""
+    _watch_signals(threads)
     _start("monoceros-watch", threads.watch, RequestTimeout)
     for number in range(count):
         _start(f"monoceros-{number + 1}", _answer, threads, number)
+
+
+def _watch_signals(threads):
+    """Lets the loop know of signals that the application has handlers for: they run on its thread, the main one."""
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threads.watch_signals(reader)
 
 
 def _start(name, function, *arguments):

@@ -5,9 +5,11 @@ import sys
 
 from harness.app import Applications, plain
 from harness.registry import GOAL, GUNICORN, PEP, check, equal, one_of, rows, true
+from harness.server import until
 from harness.wire import request
 
 application = Applications()
+PROXIED = {"PROXY_PROTOCOL": "TCP4", "PROXY_ADDR": "198.51.100.8", "PROXY_PORT": "443"}
 NATIVE = (str, int, bool)
 
 
@@ -366,3 +368,23 @@ def unix_socket_serves(client):
 def cookies_are_joined_as_cookies(client):
     got = value(client, "HTTP_COOKIE", "/show", [("Cookie", "a=1"), ("Cookie", "b=2")])
     one_of(got, {"a=1; b=2", "a=1;b=2"}, "HTTP_COOKIE")
+
+
+@check(GUNICORN)
+def proxy_header_is_in_the_environ(client):
+    with client.start("checks.environ:application", options=["--proxy-protocol", "v1"], waits=False) as server:
+        line = b"PROXY TCP4 192.0.2.7 198.51.100.8 56324 443\r\n"
+        reply = None
+
+        def has_answered():
+            nonlocal reply
+            try:
+                reply = client.at(server).raw(line + request("GET", "/show"))
+            except OSError:
+                return False
+            return True
+
+        true(until(has_answered, 10), "no answer")
+        environ = json.loads(reply.body)
+        said = {key: environ.get(key, [None, None])[1] for key in (*PROXIED, "REMOTE_ADDR", "REMOTE_PORT")}
+        equal(said, {**PROXIED, "REMOTE_ADDR": "192.0.2.7", "REMOTE_PORT": "56324"}, "the environ")
