@@ -45,6 +45,8 @@ pub enum AppError {
         /// What it said.
         why: String,
     },
+    /// None is named, and the bundled one is not where it would be.
+    NoApplication(PathBuf),
     /// The master does not know where its own program lies, so it cannot find the one beside it.
     NoBundled,
 }
@@ -90,7 +92,7 @@ impl App {
             (None, []) => {
                 let folder = own_program.and_then(Path::parent).ok_or(AppError::NoBundled)?;
                 let program = folder.join(BUNDLED);
-                check(&program)?;
+                check(&program).map_err(|_| AppError::NoApplication(program.clone()))?;
                 let args = vec![BUNDLED.to_owned()];
                 Ok(App { program, args, is_foreign: false, is_python: false })
             }
@@ -147,6 +149,11 @@ impl fmt::Display for AppError {
                      `{python} -m pip install monoceros`, or name another interpreter with --python"
                 )
             }
+            AppError::NoApplication(bundled) => write!(
+                f,
+                "no application is named, and the bundled one is not there ({}): name one, such as module:callable",
+                bundled.display()
+            ),
             AppError::NoBundled => {
                 f.write_str("cannot tell where this program lies; name the application by its path")
             }
@@ -203,6 +210,7 @@ mod tests {
         let error =
             App::find(&settings(None, &[]), Path::new("/"), Some(Path::new("/nowhere/master")))
                 .unwrap_err();
-        assert_eq!(error, AppError::NoProgram("/nowhere/worker".into()));
+        assert_eq!(error, AppError::NoApplication("/nowhere/worker".into()));
+        assert!(error.to_string().contains("module:callable"), "{error}");
     }
 }

@@ -8,8 +8,8 @@ from checks.loading import HELLO, project
 from checks.process import LIVING, living, path
 from harness.app import plain
 from harness.registry import GOAL, GUNICORN, check, equal, rows, true
-from harness.server import until
-from harness.wire import WireError, request
+from harness.server import free_port, until
+from harness.wire import Connection, WireError, request
 
 MEETING = """
 import threading
@@ -184,6 +184,23 @@ def access_log_has_a_line_for_each_request(client):
             wanted = '"GET /logged?a=1 HTTP/1.1" 200 7 "http://r/" "suite/1"'
             true(server.log_has(wanted), f"no line with {wanted}:\n{server.log_tail()}")
             true(server.log_has("127.0.0.1 - - ["), "the line does not begin as a common log line")
+
+
+@check(GOAL)
+def admin_listener_comes_with_the_package(client):
+    port = free_port()
+    with client.start("checks.options:shown", options=["--admin-bind", f"127.0.0.1:{port}"]) as server:
+        client.at(server).get("/")
+
+        def is_alive():
+            try:
+                with Connection(("127.0.0.1", port), wait=2) as connection:
+                    connection.send(request("GET", "/livez"))
+                    return connection.reply().status == 200
+            except OSError:
+                return False
+
+        true(until(is_alive, 5), f"no admin listener:\n{server.log_tail()}")
 
 
 @check(GUNICORN)
