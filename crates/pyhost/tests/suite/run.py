@@ -41,6 +41,7 @@ def main():
     parser.add_argument("--venv", metavar="DIR", help="virtual environment for the server; made, with Flask and Django, if missing")
     parser.add_argument("--install", metavar="PACKAGE", action="append", default=[], help="also installed into a new --venv")
     parser.add_argument("--options", metavar="WORDS", default="", help="given to every server, before what a check asks for")
+    parser.add_argument("--whole", action="store_true", help="a check that cannot be made is a failure")
     parser.add_argument("--list", action="store_true", help="list the checks and end")
     parser.add_argument("-v", action="store_true", help="a line for each check")
     arguments = parser.parse_args()
@@ -62,7 +63,7 @@ def main():
     finally:
         run.close()
     run.report()
-    return 1 if run.failed else 0
+    return 1 if run.failed or arguments.whole and run.skipped else 0
 
 
 def load():

@@ -138,35 +138,56 @@ def hangup_lets_requests_in_progress_end(client):
         equal(call.answer(), b"waited", "answer of the request in progress")
 
 
-@check(GOAL, seconds=60)
-def reload_loses_no_request(client):
-    """A module that takes a second to import, new connections all the time, two reloads."""
-    with project(living_project=LIVING + "\ntime.sleep(1)\n") as folder, living(client, folder) as server:
-        at, failures, count, is_over = client.at(server), [], [0], threading.Event()
+class Load:
+    """Four clients that ask all the time, on kept connections or new ones; `judge` says what came of it."""
 
-        def load():
-            while not is_over.is_set():
-                try:
-                    with at.connect(wait=5) as connection:
-                        connection.send(request("GET", "/version", [("Connection", "close")]))
-                        if connection.reply().body != b"first":
-                            failures.append("another body")
-                except (OSError, WireError) as error:
-                    failures.append(f"{type(error).__name__}: {error}")
-                count[0] += 1
-                time.sleep(0.002)  # A steady load, not all that this machine can do.
+    def __init__(self, client, target, keeps=False):
+        self.client, self.target, self.keeps = client, target, keeps
+        self.failures, self.bodies, self.count, self.is_over = [], set(), 0, threading.Event()
+        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(4)]
 
-        threads = [threading.Thread(target=load, daemon=True) for _ in range(4)]
-        for thread in threads:
+    def run(self):
+        connection = None
+        while not self.is_over.is_set():
+            try:
+                connection = connection or self.client.connect(wait=8)
+                connection.send(request("GET", self.target, [] if self.keeps else [("Connection", "close")]))
+                reply = connection.reply()
+                self.bodies.add(reply.body)
+                if not reply.keeps_alive():
+                    connection.close()
+                    connection = None
+            except (OSError, WireError) as error:
+                self.failures.append(f"{type(error).__name__}: {error}")
+                connection = None
+            self.count += 1  # Nearly right is right enough.
+            time.sleep(0.002)  # A steady load, not all that this machine can do.
+
+    def __enter__(self):
+        for thread in self.threads:
             thread.start()
-        for _ in range(2):
-            server.send_signal(signal.SIGHUP)
-            time.sleep(3.5)  # Import and drain; the load goes on meanwhile.
-        is_over.set()
-        for thread in threads:
-            thread.join(6)
-        true(count[0] > 200, f"only {count[0]} requests were made")
-        equal(failures[:3], [], f"failures among {count[0]} requests ({len(failures)} in all)")
+        return self
+
+    def __exit__(self, *_):
+        self.is_over.set()
+        for thread in self.threads:
+            thread.join(9)
+
+    def judge(self, body, count):
+        true(self.count > count, f"only {self.count} requests were made")
+        equal(self.failures[:3], [], f"failures among {self.count} requests ({len(self.failures)} in all)")
+        equal(self.bodies, {body}, "bodies")
+
+
+@rows(GOAL, [("one_second", 1, 3.5), ("five_seconds", 5, 9)], seconds=90)
+def reload_loses_no_request(client, import_seconds, wait):
+    """A module that takes its time to import, new connections all the time, two reloads."""
+    with project(living_project=LIVING + f"\ntime.sleep({import_seconds})\n") as folder, living(client, folder) as server:
+        with Load(client.at(server), "/version") as load:
+            for _ in range(2):
+                server.send_signal(signal.SIGHUP)
+                time.sleep(wait)  # Import and drain; the load goes on meanwhile.
+        load.judge(b"first", 200)
 
 
 @rows(GUNICORN, [("answer", "/waits", b"waited"), ("stream", "/stream", b"begun,ended")])
