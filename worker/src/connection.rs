@@ -251,7 +251,7 @@ pub(crate) struct Connection {
     stream: Stream,
     token: Token,
     peer: Peer,
-    peer_text: PeerText,
+    pub(crate) peer_text: PeerText,
     /// What the peer says of its client is believed. It is the peer of the socket that counts, not the PROXY header's.
     is_trusted: bool,
     /// The client of the request in hand came by https.

@@ -223,7 +223,8 @@ settings! {
     /// Time a request may take from its head to the end of its answer's head; 0 is without limit.
     ///
     /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that. It is answered with 504;
-    /// a response that comes in pieces may last longer, but no piece of it. On `threads`, an exception is raised as well.
+    /// a response that comes in pieces may last longer, but no piece of it. On `threads`, an exception is raised as well. A
+    /// Python application without threads holds the loop: what it is at goes on, what waits for its turn is answered.
     request_timeout: Option<Duration> = "", parse::maybe_seconds, {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
@@ -366,7 +367,8 @@ settings! {
 
     /// PostgreSQL for the application: a URL, or `embedded` for a private one made and run by the master.
     ///
-    /// Unset, database routes answer 503.
+    /// Unset, database routes answer 503. For Python and other foreign programs it sets `DATABASE_URL`; what that variable
+    /// says by itself is theirs alone, and may be any kind of database.
     database: Option<String> = "", parse::text, {
         section: Section::Database, meta: "URL", secret: true, env: &[Variable { name: "DATABASE_URL", prefix: "" }],
     }

@@ -233,8 +233,13 @@ impl Responder<'_> {
         &mut self,
         wait: impl Fn(BorrowedFd<'_>, Duration) -> bool,
     ) -> Result<(), HostError> {
+        if !self.is_held_up() {
+            return Ok(());
+        }
         let limit = self.core.limits.write.unwrap_or(ROOM_WAIT_MAX);
         let mut waited = Duration::ZERO;
+        // Nobody is to take this for the request's own time.
+        self.core.let_go();
         while self.is_held_up() {
             // It is the client that is slow, not the worker.
             self.core.block.beat(sys::clock::monotonic());
@@ -250,6 +255,8 @@ impl Responder<'_> {
                 return Err(HostError::Gone);
             }
         }
+        self.core.tick = sys::clock::monotonic();
+        self.core.hold(self.method, self.path, &self.connection.peer_text);
         Ok(())
     }
 
