@@ -15,7 +15,7 @@ impl EventLoop {
             match message {
                 Message::Order(Order::ReArm) => {
                     self.shards.re_arm(&self.poll);
-                    self.sweep(self.accepts_per_wake());
+                    self.sweep();
                 }
                 Message::Order(Order::SayClose) => self.core.drain.say_close(),
                 Message::Order(Order::Final) => self.core.drain.set_final(),
@@ -54,7 +54,7 @@ impl EventLoop {
         match self.core.drain.begin(self.core.now()) {
             Farewell::None => return,
             Farewell::CloseListeners => (),
-            Farewell::AcceptAllThenClose => self.sweep(ACCEPTS_AT_END_MAX),
+            Farewell::AcceptAllThenClose => self.sweep_for(ACCEPTS_AT_END_MAX),
         }
         self.shards.close(&self.poll);
         self.core.kernel.is_draining.set(true);
