@@ -82,6 +82,13 @@ pub fn reap(pidfd: &impl AsFd) -> io::Result<Option<Exit>> {
     Ok(wait(libc::P_PIDFD, number, libc::WEXITED | libc::WNOHANG)?.map(|(_, exit)| exit))
 }
 
+/// Tells whether the process behind `pidfd` is a child of ours that was not reaped.
+#[must_use]
+pub fn is_child(pidfd: &impl AsFd) -> bool {
+    let number = pidfd.as_fd().as_raw_fd() as libc::id_t;
+    wait(libc::P_PIDFD, number, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).is_ok()
+}
+
 /// Collects one dead child that is not `known`: as PID 1 or as a subreaper one inherits the orphans of others.
 ///
 /// Known children are left to their pidfds. One that is dead hides the orphans behind it until it is reaped, so:
