@@ -19,6 +19,7 @@ use super::admin::Admin;
 use super::follow::{Predecessor, passed_for, understudys};
 use super::hear::SIGNALS;
 use super::manager::Manager;
+use super::preload::Preloaders;
 use super::reload::ReloadBook;
 use super::upgrade::Upgrade;
 use super::{Arbiter, PROCESSES_MAX, limits};
@@ -153,6 +154,7 @@ impl Arbiter {
             ),
             processes: BTreeMap::new(),
             last_id: 0,
+            preloaders: Preloaders::default(),
             generations: BTreeMap::new(),
             last_generation: 0,
             companion: None,
