@@ -19,6 +19,7 @@ mod preload;
 mod reload;
 mod stop;
 mod upgrade;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -52,6 +53,7 @@ use reload::ReloadBook;
 pub use reload::chain;
 use stop::StopBook;
 use upgrade::Upgrade;
+use watch::Watched;
 
 /// Something that happened outside. Deadlines are no events: the plan looks at the clock after every wait.
 #[derive(Debug)]
@@ -92,6 +94,7 @@ pub struct Arbiter {
     processes: BTreeMap<Id, Process>,
     last_id: u64,
     preloaders: Preloaders,
+    watched: Watched,
     /// The generations that have processes, and the newest.
     generations: BTreeMap<u32, Generation>,
     last_generation: u32,
@@ -125,6 +128,7 @@ impl Arbiter {
             self.listen_for_heartbeats();
             self.look_for_wear();
             self.hear_preloaders();
+            self.tend_watch();
             self.act();
             self.tend_preloaders();
             self.tend_companion();
@@ -242,6 +246,7 @@ impl Arbiter {
             .chain(self.admin.next_deadline())
             .chain(self.upgrade.next_deadline())
             .chain(self.preloaders.next_deadline())
+            .chain(self.watched.next_deadline())
             .chain(self.stop.as_ref().and_then(StopBook::next_deadline))
             .filter(|deadline| now < *deadline)
             .min()

@@ -1,4 +1,4 @@
-//! Looks at files for `reload`: the program in the slots, and `reload_extra_files`. Python's own modules are watched by a worker.
+//! Looks at files for `reload`.
 //!
 //! One `stat` each, once in a while. A change counts when the file is the same at two looks in a row, so that a program
 //! is not started while the linker still writes it.
@@ -58,12 +58,6 @@ impl Watch {
             }
         }
         changed
-    }
-
-    /// Whether there is anything to look at.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
     }
 
     /// When it looks again.

@@ -22,6 +22,7 @@ use super::manager::Manager;
 use super::preload::Preloaders;
 use super::reload::ReloadBook;
 use super::upgrade::Upgrade;
+use super::watch::Watched;
 use super::{Arbiter, PROCESSES_MAX, limits};
 use crate::clock::Clock;
 use crate::config::{Invocation, Loaded};
@@ -155,6 +156,7 @@ impl Arbiter {
             processes: BTreeMap::new(),
             last_id: 0,
             preloaders: Preloaders::default(),
+            watched: Watched::default(),
             generations: BTreeMap::new(),
             last_generation: 0,
             companion: None,
