@@ -134,7 +134,7 @@ impl Invocation {
                     if app.is_python {
                         lift_body_limit(&mut resolved);
                     }
-                    warnings.extend(unusual(&resolved.settings, app));
+                    warnings.extend(unusual(&resolved, app));
                     check_watched(&resolved, app, &mut problems);
                 }
                 check_database(&resolved, &mut problems);
@@ -249,13 +249,14 @@ fn check_addresses(resolved: &Resolved, problems: &mut Vec<Problem>) -> Vec<Bind
 }
 
 /// What is not wrong, and worth a warning.
-fn unusual(settings: &Settings, app: &App) -> Vec<String> {
+fn unusual(resolved: &Resolved, app: &App) -> Vec<String> {
     let mut warnings = Vec::new();
-    if settings.preload_app && !app.is_python {
-        let why = "programs share their code anyway, and a reload always brings the new one";
-        warnings.push(format!("preload_app has no effect: {why}"));
+    if resolved.settings.preload_app && !app.is_python {
+        let why = "preload_app has no effect: programs share their code anyway, and a reload \
+                   always brings the new one";
+        warnings.push(problem(resolved, &["preload_app"], why.to_owned()).to_string());
     }
-    if settings.reload {
+    if resolved.settings.reload {
         // gunicorn's words.
         warnings.push("Reloader is on. Use in development only!".to_owned());
     }

@@ -388,10 +388,9 @@ impl Arbiter {
             Stage::Ready => self.journal.warning(&format!(
                 "{line} workers serve on, the next one brings another preloader"
             )),
-            Stage::Killed { .. } if lost.is_empty() => {
-                self.journal.info(&format!("{line} by=master"))
-            }
-            Stage::Booting | Stage::Ending { .. } | Stage::Killed { .. } => {
+            // Why has been said before.
+            Stage::Killed { .. } => self.journal.info(&format!("{line} by=master")),
+            Stage::Booting | Stage::Ending { .. } => {
                 let failures = lost.iter().map(|one: &Awaited| self.failures(one.slot)).max();
                 let reason = process.exec_failure.as_ref().or(process.status.as_ref());
                 let reason = reason.map(|reason| format!(" reason={reason:?}")).unwrap_or_default();
