@@ -1,7 +1,10 @@
 //! A copy that becomes its parent's child: forked in a process of its own, for the test runner has threads.
 
+#![allow(clippy::expect_used)] // In helpers of tests.
+
 use std::ffi::CString;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -22,7 +25,7 @@ fn act(part: &str, test: &str, fd: &UnixStream) -> sys::spawn::Child {
             .map(text)
             .to_vec();
     spawn.env = vec![text(&format!("PART={part}"))];
-    let number = spawn.pass(std::os::fd::AsFd::as_fd(fd));
+    let number = spawn.pass(fd.as_fd());
     assert_eq!(number, 3);
     spawn.spawn().expect("spawned")
 }
@@ -40,13 +43,8 @@ fn a_copy_is_its_grandparents_child_and_waits_until_it_is_let_go() {
         match fork(nix::unistd::getppid()).expect("forked") {
             Forked::Original(copy) => {
                 let pid = copy.pid.to_string();
-                sys::message::send(
-                    &socket,
-                    None,
-                    pid.as_bytes(),
-                    &[std::os::fd::AsFd::as_fd(&copy.pidfd)],
-                )
-                .expect("sent");
+                sys::message::send(&socket, None, pid.as_bytes(), &[copy.pidfd.as_fd()])
+                    .expect("sent");
                 if part == "let go" {
                     copy.let_go();
                 }
@@ -71,10 +69,13 @@ fn a_copy_is_its_grandparents_child_and_waits_until_it_is_let_go() {
             sys::message::receive(&ours, &mut buffer).expect("received").expect("a message");
         let pidfd = received.fds.into_iter().next().expect("the pidfd");
         assert!(is_child(&pidfd), "{part}: the copy was not adopted");
+        let named = String::from_utf8_lossy(&buffer[..received.length]).parse().expect("a number");
+        assert_eq!(sys::pidfd::pid(&pidfd), Some(sys::Pid::from_raw(named)));
         assert!(!is_child(&sys::pidfd::open(sys::Pid::from_raw(1)).expect("process 1")));
         assert_eq!(end_of(&original), Exit::Code(0), "{part}");
         assert!(sys::fd::wait_readable(&pidfd, Some(BOUND)).expect("waits"));
         assert_eq!(reap(&pidfd).expect("our child"), Some(want), "{part}");
+        assert_eq!(sys::pidfd::pid(&pidfd), None, "{part}: it was reaped");
         let mut rest = String::new();
         ours.read_to_string(&mut rest).expect("read");
         let parent = std::process::id().to_string();

@@ -140,8 +140,8 @@ impl Arbiter {
     fn spawn_preloader(&mut self, generation: u32, now: Instant) -> io::Result<()> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (channel, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-        let (channel_of_its, scoreboard) = (theirs.as_fd(), self.scoreboard.as_fd());
-        let orders = PreloaderOrders { generation, channel: channel_of_its, scoreboard };
+        let scoreboard = self.scoreboard.as_fd();
+        let orders = PreloaderOrders { generation, channel: theirs.as_fd(), scoreboard };
         let process = self.spawn_application(generation, None, Some(orders), now)?;
         let (id, pid) = (self.next_id(), process.pid());
         self.journal.info(&format!("Booting preloader with pid: {pid} generation={generation}"));
@@ -213,7 +213,7 @@ impl Arbiter {
         let pid = Pid::from_raw(pid);
         // The application runs there: it must not make us signal somebody else's process.
         let is_known = self.processes.values().any(|process| process.pid() == pid);
-        if is_known || !pidfd::is_child(&pidfd) {
+        if is_known || pidfd::pid(&pidfd) != Some(pid) || !pidfd::is_child(&pidfd) {
             return self.lose(vec![awaited], None, "a worker ended as it was forked");
         }
         let child = Child { pid, pidfd, exec_error: None };
@@ -275,16 +275,16 @@ impl Arbiter {
         for (id, manner) in told {
             let is_it = |awaited: &Awaited| awaited.id == id;
             let Some(index) = self.preloaders.awaited.iter().position(is_it) else { continue };
-            if self.preloaders.awaited[index].was_wished_for() {
-                if let Manner::Killed { .. } = manner {
-                    // Its preloader does not answer.
-                    let generation = self.preloaders.awaited[index].generation;
-                    self.end_preloader(generation, Signal::SIGKILL, now);
-                }
-            } else {
-                let awaited = self.preloaders.awaited.swap_remove(index);
+            let awaited = self.preloaders.awaited.swap_remove(index);
+            if !awaited.was_wished_for() {
                 self.lose(vec![awaited], None, "it was not needed any more");
+                continue;
             }
+            if let Manner::Killed { .. } = manner {
+                // Its preloader does not answer.
+                self.end_preloader(awaited.generation, Signal::SIGKILL, now);
+            }
+            self.preloaders.awaited.push(awaited);
         }
     }
 

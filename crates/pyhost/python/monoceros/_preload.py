@@ -1,5 +1,6 @@
 """Between the import of the application and the fork of the workers."""
 
+import faulthandler
 import gc
 import sys
 import threading
@@ -18,4 +19,6 @@ def settle():
             stream.flush()
         except (AttributeError, OSError, ValueError):
             pass
+    # Each worker begins it anew, behind its own report of what it was doing.
+    faulthandler.disable()
     return [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]

@@ -6,7 +6,7 @@ import threading
 import time
 
 from checks.loading import project
-from checks.process import LIVING, living, path, pids
+from checks.process import LIVING, Calls, living, path, pids
 from harness.registry import GOAL, check, equal, rows, true
 from harness.server import is_alive, until
 from harness.wire import WireError, request
@@ -128,6 +128,27 @@ def fork_is_one_as_the_application_sees_it(client):
     with project(living_project=FORKING) as folder, living(client, folder, options=PRELOAD) as server:
         equal(client.at(server).get("/forked").body, b"before,child True 1", "hooks called, main thread, threads")
         true(server.log_has("names=left-behind"), f"the log does not name the thread:\n{server.log_tail()}")
+
+
+@check(GOAL)
+def copies_make_different_request_ids(client):
+    with project(living_project=LIVING) as folder, living(client, folder, options=[*PRELOAD, "--request-id"]) as server:
+        replies = [client.at(server).get("/pid") for _ in range(40)]
+        true(len({reply.body for reply in replies}) == 2, "one worker alone has answered")
+        ids = [reply.all("X-Request-ID")[0] for reply in replies]
+        equal(len(set(ids)), len(ids), "different request ids")
+
+
+@check(GOAL, seconds=40)
+def stuck_worker_shows_where_it_stands(client):
+    with project(living_project=LIVING) as folder, living(client, folder, options=[*PRELOAD, "--timeout", "2"]) as server:
+        at, token = client.at(server), client.token()
+        Calls(at, f"/stand_still?token={token}")
+        stuck = int(at.notes(token, 1)[0])
+        true(until(lambda: not is_alive(stuck), 10), "the stuck worker still lives after 10 s, with a timeout of 2 s")
+        true(server.log_has("living_project.py"), f"the log does not name the file:\n{server.log_tail()}")
+        true("Worker aborted with a request in hand" in server.log(), f"no report of the request:\n{server.log_tail()}")
+        true(until(lambda: len(pids(at, 2, 1)) == 2, 8), "no second worker afterwards")
 
 
 @check(GOAL, seconds=60)
