@@ -130,8 +130,12 @@ impl Invocation {
                         problems.push(problem(&resolved, &[name], why));
                         None
                     });
-                if app.as_ref().is_ok_and(|app| app.is_python) {
-                    lift_body_limit(&mut resolved);
+                if let Ok(app) = &app {
+                    if app.is_python {
+                        lift_body_limit(&mut resolved);
+                    }
+                    warnings.extend(unusual(&resolved, app));
+                    check_watched(&resolved, app, &mut problems);
                 }
                 check_database(&resolved, &mut problems);
                 check_admin(&resolved, &mut problems);
@@ -242,6 +246,33 @@ fn check_addresses(resolved: &Resolved, problems: &mut Vec<Problem>) -> Vec<Bind
         }
     }
     addresses
+}
+
+/// What is not wrong, and worth a warning.
+fn unusual(resolved: &Resolved, app: &App) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if resolved.settings.preload_app && !app.is_python {
+        let why = "preload_app has no effect: programs share their code anyway, and a reload \
+                   always brings the new one";
+        warnings.push(problem(resolved, &["preload_app"], why.to_owned()).to_string());
+    }
+    if resolved.settings.reload {
+        // gunicorn's words.
+        warnings.push("Reloader is on. Use in development only!".to_owned());
+    }
+    warnings
+}
+
+/// The master looks at files by their names alone; patterns are read where Python runs.
+fn check_watched(resolved: &Resolved, app: &App, problems: &mut Vec<Problem>) {
+    let is_pattern = |path: &&String| path.contains(['*', '?', '[']);
+    let pattern = resolved.settings.reload_extra_files.iter().find(is_pattern);
+    if let Some(pattern) = pattern.filter(|_| !app.is_python) {
+        let message = format!(
+            "reload_extra_files is {pattern:?}: patterns are for Python applications, name the file"
+        );
+        problems.push(problem(resolved, &["reload_extra_files"], message));
+    }
 }
 
 /// Under gunicorn an application sets its own limit on bodies, and large ones do not stay in memory: no limit by default.

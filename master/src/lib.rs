@@ -28,4 +28,5 @@ mod python;
 pub mod store;
 pub mod upgrade;
 pub mod upgrade_link;
+pub mod watch;
 pub mod wear;

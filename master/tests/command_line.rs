@@ -156,6 +156,8 @@ fn flags_that_cannot_be_honoured_are_refused_by_name() {
         ),
         (&["--paster", "x.ini"], "paste is not offered: PasteDeploy files are not read"),
         (&["--spew"], "spew is not offered: it traces Python"),
+        (&["--reload-extra-file", "*.html"], "patterns are for Python applications"),
+        (&["--reload-engine", "magic"], "expected `auto`, `poll` or `inotify`"),
         (&["--dirty-workers", "2"], "dirty_workers is not offered: there is no pool"),
         (&["-c", "gunicorn.conf.py"], "expected a TOML file: gunicorn's Python files are not read"),
     ] {

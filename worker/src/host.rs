@@ -7,6 +7,7 @@
 //! - Between two pieces of a response the loop may turn, for other clients' bytes and the heartbeat.
 
 mod gate;
+mod preload;
 mod responder;
 mod run;
 
@@ -14,6 +15,7 @@ use http1::Head;
 use net::Peer;
 
 pub(crate) use gate::Gate;
+pub use preload::{Next, Preloader};
 pub(crate) use responder::{FilePart, Reply};
 pub use responder::{HostError, Responder};
 pub use run::{HostBoot, run_host};

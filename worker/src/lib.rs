@@ -95,7 +95,10 @@ pub use buffer::Buffer;
 pub use context::{Boot, Context, Sleep};
 pub use error::{Error, Result};
 pub use files::Files;
-pub use host::{Host, HostBoot, HostError, HostRequest, Progress, RequestId, Responder, run_host};
+pub use host::{
+    Host, HostBoot, HostError, HostRequest, Next, Preloader, Progress, RequestId, Responder,
+    run_host,
+};
 pub use http1;
 pub use http1::{Field, Fields, Method, ResponseError, Version};
 pub use log::Log;

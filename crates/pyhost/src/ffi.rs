@@ -6,11 +6,14 @@
 
 use std::cell::Cell;
 use std::ffi::c_char;
+use std::io;
 use std::ptr::{self, NonNull};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use sys::Pid;
+use sys::sibling::Forked;
 use worker::Responder;
 
 /// The bytes of a header as a string, one character each, as PEP 3333 has it.
@@ -92,4 +95,20 @@ pub fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyA
     }
     // SAFETY: a new reference, not null.
     Ok(Some(unsafe { Bound::from_owned_ptr(iterator.py(), item) }))
+}
+
+/// Forks a copy of this process as a child of `parent`, as `os.fork()` would: the interpreter's own locks are taken and
+/// given back around it, and what the application registered for a fork is called, once in each process.
+pub fn fork_sibling(_py: Python<'_>, parent: Pid) -> io::Result<Forked> {
+    // SAFETY: the lock is held, and the main thread calls.
+    unsafe { ffi::PyOS_BeforeFork() };
+    let forked = sys::sibling::fork(parent);
+    if matches!(forked, Ok(Forked::Copy)) {
+        // SAFETY: in the child of a fork, on the thread that forked, which called `PyOS_BeforeFork`.
+        unsafe { ffi::PyOS_AfterFork_Child() };
+    } else {
+        // SAFETY: in the process that forked, or could not, after `PyOS_BeforeFork`.
+        unsafe { ffi::PyOS_AfterFork_Parent() };
+    }
+    forked
 }

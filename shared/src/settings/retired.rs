@@ -75,7 +75,6 @@ const NO_DIRTY: &str = "there is no pool of task processes; run one as a service
 const NO_PASTE: &str = "PasteDeploy files are not read";
 const NO_PYTHON_LOG: &str =
     "Python's logging is not used; see errorlog, accesslog, loglevel and syslog";
-const NOT_WATCHED: &str = "files are not watched; send HUP after a build";
 const UNSAFE: &str = "it lets requests through that a proxy may understand differently";
 const PER_REQUEST: &str =
     "no command is run per request; do it in the application, or read the access log";
@@ -97,22 +96,12 @@ pub static RETIRED: &[Retired] = &[
         Ignored,
         "a worker is one event loop that serves many connections",
     ),
-    row("reload", &["reload"], Nothing, Refused, NOT_WATCHED),
-    row("reload_engine", &["reload-engine"], Value, Refused, NOT_WATCHED),
-    row("reload_extra_files", &["reload-extra-file"], Value, Refused, NOT_WATCHED),
     row(
         "spew",
         &["spew"],
         Nothing,
         Refused,
         "it traces Python; use strace, perf or loglevel debug",
-    ),
-    row(
-        "preload_app",
-        &["preload"],
-        Nothing,
-        Ignored,
-        "programs share their code anyway, and a reload always brings the new one",
     ),
     row(
         "worker_tmp_dir",

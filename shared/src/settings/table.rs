@@ -82,6 +82,35 @@ settings! {
         meta: "PATHS",
     }
 
+    /// Imports a Python application once for all workers, which are forked from the process that did: they share its memory.
+    ///
+    /// That process is the preloader. A reload makes a new one, so it brings new code and loses no request. A thread that
+    /// the application starts while it is imported does not run in the workers. For programs it has no effect.
+    preload_app: bool = "false", parse::switch, {
+        kind: Kind::Switch, flag: "preload",
+    }
+
+    /// Replaces the workers when the application's code changes, for development.
+    ///
+    /// A worker looks once a second at the files of its Python modules, and at those beside them that belong to the
+    /// application; of a program, the master looks at the program's file. What cannot boot leaves the old code serving.
+    reload: bool = "false", parse::switch, {
+        kind: Kind::Switch,
+    }
+
+    /// How changes are found: `auto`, `poll` or `inotify`. All three look at the files once a second.
+    ///
+    reload_engine: String = "auto", reload_engine, {
+        meta: "NAME",
+    }
+
+    /// A further file whose change `reload` acts on; may be given several times.
+    ///
+    /// Of a Python application it may be a pattern, such as `templates/**/*.html`. Relative paths start at the working directory.
+    reload_extra_files: Vec<String> = "", parse::entry, {
+        kind: Kind::List, meta: "FILE", flag: "reload-extra-file",
+    }
+
     /// Reads and checks everything, prints nothing when it is right, and exits with 0 or 78.
     ///
     check_config: bool = "false", parse::switch, {
@@ -833,6 +862,14 @@ fn upgrade_manner(slot: &mut UpgradeManner, text: &str) -> Result<(), String> {
         "manual" => UpgradeManner::Manual,
         _ => return Err("`auto` or `manual`".into()),
     };
+    Ok(())
+}
+
+fn reload_engine(slot: &mut String, text: &str) -> Result<(), String> {
+    if !["auto", "poll", "inotify"].contains(&text) {
+        return Err("`auto`, `poll` or `inotify`".into());
+    }
+    text.clone_into(slot);
     Ok(())
 }
 
