@@ -6,6 +6,8 @@
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_long};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 
 use pyo3::ffi;
@@ -27,6 +29,16 @@ pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyStrin
         // SAFETY: the call above makes nothing but strings.
         unsafe { any.cast_into_unchecked() }
     })
+}
+
+/// A descriptor of our own for what an object of the application has open under `number`. `_py`: it does not close it meanwhile.
+pub fn duplicate(number: RawFd, _py: Python<'_>) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: it is no longer used than for this call, which answers with EBADF should the number be closed.
+    let theirs = unsafe { BorrowedFd::borrow_raw(number) };
+    theirs.try_clone_to_owned()
 }
 
 /// The interpreter's lock, let go while the loop sleeps.

@@ -207,9 +207,13 @@ impl Wsgi {
         start: &Bound<'_, StartResponse>,
         result: &Bound<'_, PyAny>,
     ) -> Option<Result<(), Failure>> {
+        if start.try_borrow().is_ok_and(|head| head.is_sent && head.declared().is_none()) {
+            return None; // After `write` it is one more piece of a body without a length.
+        }
         let part = self.helpers.part_of.bind(py).call1((result,)).ok()?;
         let (fd, offset, length) = part.extract::<(i32, u64, u64)>().ok()?;
-        let file = std::fs::File::from(sys::fd::adopt(fd).ok()?);
+        // The application may close its own at once.
+        let file = std::fs::File::from(ffi::duplicate(fd, py).ok()?);
         let sent = (|| {
             let mut head = started(start)?;
             if !head.is_sent {
