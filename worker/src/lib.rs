@@ -108,6 +108,7 @@ pub use pg;
 pub use request::{OwnedRequest, Request};
 pub use response::{Body, IntoResponse, Response};
 pub use run::{BootError, run};
+pub use scoreboard::PATH_BYTES_MAX;
 pub use spool::Spooled;
 pub use trailers::Trailers;
 pub use via::Trace;

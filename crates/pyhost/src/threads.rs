@@ -17,7 +17,9 @@ use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use worker::http1::{Exchange, FieldStorage};
-use worker::{AtWork, Boot, Detached, Host, HostRequest, Log, Progress, RequestId, Responder};
+use worker::{
+    AtWork, Boot, Detached, Host, HostRequest, Log, PATH_BYTES_MAX, Progress, RequestId, Responder,
+};
 
 use crate::environ::Asked;
 use crate::ffi::Parked;
@@ -25,9 +27,6 @@ use crate::host::Wsgi;
 use crate::outbox::{Outbox, Speaker};
 use crate::seats::{Seat, Title};
 use crate::sink::Sink;
-
-/// Longest path that is shown of a request, in bytes.
-const PATH_BYTES_MAX: usize = 128;
 
 /// A request on its way to a thread.
 struct Job {

@@ -18,6 +18,8 @@ class RequestTimeout(BaseException):
     No `Exception`, so that code which carries on after any error does not carry on after this one.
     """
 
+    __module__ = "monoceros"
+
 
 def start(threads, count):
     """Starts `count` threads that answer requests, and one that interrupts them when they take too long."""
