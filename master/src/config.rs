@@ -133,6 +133,8 @@ impl Invocation {
                 if let Ok(app) = &app {
                     if app.is_python {
                         lift_body_limit(&mut resolved);
+                    } else {
+                        warnings.extend(idle_threads(&resolved));
                     }
                     warnings.extend(unusual(&resolved, app));
                     check_watched(&resolved, app, &mut problems);
@@ -282,6 +284,13 @@ fn lift_body_limit(resolved: &mut Resolved) {
     if is_default {
         resolved.settings.limit_request_body = 0;
     }
+}
+
+/// Threads that are asked for where no Python application is: nothing comes of them.
+fn idle_threads(resolved: &Resolved) -> Option<String> {
+    let message = "threads has no effect: a worker is one event loop that serves many connections";
+    (1 < resolved.settings.threads)
+        .then(|| problem(resolved, &["threads"], message.to_owned()).to_string())
 }
 
 fn check_database(resolved: &Resolved, problems: &mut Vec<Problem>) {

@@ -25,11 +25,16 @@ use crate::connection::{Activity, Connection, Readiness, Verdict};
 use crate::contract::Lifeline;
 use crate::core::Core;
 use crate::executor::TaskKey;
+use crate::host::AtWork;
 use crate::panics;
+use crate::peer::PeerText;
 use crate::slots::Slots;
 
 /// Time between two heartbeats of an idle worker.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
+/// How much longer than by itself a request on a thread of the host's may stand still before the worker counts as silent: what
+/// was told to end at its time limit has this long to do so.
+const STANDSTILL_GRACE: Duration = Duration::from_secs(1);
 /// Events taken from one wait.
 const EVENTS_MAX: usize = 1024;
 /// After a worker was full it accepts again when one in so many places is free: arming costs a system call per shard.
@@ -75,6 +80,8 @@ pub(crate) struct EventLoop {
     accept_fails: bool,
     /// The host had no capacity at the end of the last turn.
     host_is_busy: bool,
+    /// The latest heartbeat that may be given: a thread of the host's stands still.
+    beat_max: u64,
     /// The database's counters as far as the scoreboard has them.
     database_counted: pg::Counters,
 }
@@ -125,6 +132,7 @@ impl EventLoop {
             database_due: None,
             accept_fails: false,
             host_is_busy: false,
+            beat_max: u64::MAX,
             database_counted: pg::Counters::default(),
         })
     }
@@ -185,8 +193,12 @@ impl EventLoop {
 
     /// Whether the worker is through; says what it leaves unfinished.
     fn is_over(&mut self, now: Instant) -> bool {
+        if !self.core.drain.is_draining() {
+            return false;
+        }
         let left = self.connections.len();
-        let is_over = self.core.drain.is_over(left, now);
+        let at_work = self.core.host().map_or(0, |host| host.at_work());
+        let is_over = self.core.drain.is_over(left + at_work, now);
         if is_over && left != 0 {
             self.core
                 .kernel
@@ -349,15 +361,34 @@ impl EventLoop {
     fn beat(&mut self, now: Instant) {
         self.ended = Instant::now();
         let ended = self.core.kernel.clock.nanoseconds(self.ended);
-        self.core.block.beat(ended);
+        self.core.block.beat(ended.min(self.beat_max));
         self.core.block.add(Counter::BusyNanoseconds, ended.saturating_sub(self.began));
         if self.heartbeat_at <= now {
             self.heartbeat_at = now + HEARTBEAT_EVERY;
+            self.look_at_threads(ended);
             self.publish_gauges();
             self.core.kernel.log.flush();
             if let Some(access) = &mut self.core.access {
                 access.report(&self.core.kernel.log);
             }
+        }
+    }
+
+    /// Shows what the host's threads are at. One that stands still makes the worker silent: its master acts on that.
+    fn look_at_threads(&mut self, now: u64) {
+        if !self.core.shows_threads {
+            return;
+        }
+        let Some(slowest) = self.core.host().map(|host| host.slowest(now)) else { return };
+        let grace = STANDSTILL_GRACE.as_nanos() as u64;
+        let still_since = slowest.as_ref().and_then(|request| request.still_since);
+        self.beat_max = still_since.map_or(u64::MAX, |since| since + grace);
+        match slowest {
+            Some(AtWork { since, method, path, peer, .. }) => {
+                let peer = PeerText::of(&peer);
+                self.core.block.hold(since, method.as_bytes(), &path, peer.as_bytes());
+            }
+            None => self.core.block.let_go(),
         }
     }
 

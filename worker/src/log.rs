@@ -97,7 +97,7 @@ impl Log {
             Level::Critical => Some(Counter::LogCritical),
         };
         if let (Some(block), Some(counter)) = (self.block, counter) {
-            block.add(counter, 1);
+            block.add_from_any_thread(counter, 1);
         }
         if let Some(log) = &self.log {
             log.write(level, text);

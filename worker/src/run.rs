@@ -25,7 +25,7 @@ use crate::core::Core;
 use crate::error::Chain;
 use crate::event_loop::{ALARM, EventLoop, FIRST_DATABASE, Turn};
 use crate::executor::ReadyQueue;
-use crate::host::{Gate, Host};
+use crate::host::Host;
 use crate::log::Log;
 use crate::service::Service;
 
@@ -143,7 +143,9 @@ pub(crate) fn serve(
     };
     let access = AccessLog::open(&kernel.settings, slot, generation, &kernel.log);
     let mut core = Core::new(service, Rc::clone(&kernel), block, parts.queue, access);
-    core.gate = host.map(Gate::new);
+    if let Some(host) = host {
+        core.set_host(host);
+    }
     let event_loop = EventLoop::new(parts.poll, core, listeners, parts.signals, lifeline);
     let code = match event_loop {
         Ok(mut event_loop) => match until_ready(&mut event_loop) {

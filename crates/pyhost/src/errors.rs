@@ -36,9 +36,10 @@ impl ErrorStream {
         text.chars().count()
     }
 
-    fn writelines(&mut self, lines: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn writelines(slf: &Bound<'_, Self>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
         for line in lines.try_iter()? {
-            self.write(line?.extract::<&str>()?);
+            // What makes the lines may write here itself.
+            slf.try_borrow_mut()?.write(line?.extract::<&str>()?);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! - `python -m monoceros APP` is the program of a worker; `_monoceros.run` is its loop. It is a preloader's too.
 //! - One response at a time, to its end: an application keeps things per thread, so between its first byte and `close()`
 //!   no other request enters it. Other clients' bytes do move meanwhile.
+//! - With `threads` above 1 the loop gives the interpreter away, and that many threads call the application: `threads.rs`.
 //! - All unsafe code is in `ffi.rs`.
 
 mod body;
@@ -10,14 +11,19 @@ mod environ;
 mod errors;
 mod ffi;
 mod host;
+mod outbox;
 mod preload;
+mod seats;
+mod sink;
 mod start;
+mod threads;
 
 use pyo3::prelude::*;
 use worker::{Boot, Host, HostBoot, Log, Preloader};
 
 use crate::errors::ErrorStream;
-use crate::host::{Helpers, Wsgi};
+use crate::host::{Helpers, Inline, Wsgi};
+use crate::threads::{Threaded, Threads};
 
 /// What the worker is written in Python of.
 struct Parts<'py> {
@@ -25,6 +31,8 @@ struct Parts<'py> {
     build: &'py Bound<'py, PyAny>,
     /// `begin(settings, slot)`: this process is a worker from now on.
     begin: &'py Bound<'py, PyAny>,
+    /// `start_threads(threads, count)`.
+    start_threads: &'py Bound<'py, PyAny>,
     helpers: Helpers,
     no_application: &'py Bound<'py, PyAny>,
 }
@@ -33,22 +41,28 @@ struct Parts<'py> {
 ///
 /// `build(settings, errors)` is called when settings and log are there, and returns the application; `begin(settings, slot)`
 /// follows it. `settle()` is called between the two where workers are forked after the application was loaded, and returns
-/// the names of threads that they will not have.
+/// the names of threads that they will not have. `start_threads` is called where the settings ask for several.
 #[pyfunction]
-#[pyo3(signature = (build, settle, begin, file_wrapper, part_of, text_of, no_application))]
+#[pyo3(signature = (build, settle, begin, start_threads, file_wrapper, part_of, text_of, no_application))]
 #[allow(clippy::too_many_arguments)] // One by one, they are the module's own functions.
 fn run(
     py: Python<'_>,
     build: &Bound<'_, PyAny>,
     settle: &Bound<'_, PyAny>,
     begin: &Bound<'_, PyAny>,
+    start_threads: &Bound<'_, PyAny>,
     file_wrapper: Py<PyAny>,
     part_of: Py<PyAny>,
     text_of: Py<PyAny>,
     no_application: &Bound<'_, PyAny>,
 ) -> i32 {
-    let parts =
-        Parts { build, begin, helpers: Helpers { file_wrapper, part_of, text_of }, no_application };
+    let parts = Parts {
+        build,
+        begin,
+        start_threads,
+        helpers: Helpers { file_wrapper, part_of, text_of },
+        no_application,
+    };
     match Preloader::take() {
         Ok(None) => worker::run_host(|boot| {
             let settings = serde_json::to_string(boot.settings()).unwrap_or_default();
@@ -94,15 +108,19 @@ impl Parts<'_> {
         settings: &str,
         boot: &Boot,
     ) -> Result<Box<dyn Host>, HostBoot> {
-        let Parts { begin, helpers, .. } = self;
+        let Parts { begin, start_threads, helpers, .. } = self;
         let text_of = helpers.text_of.clone_ref(py);
-        let made = (|| {
+        let made = (|| -> PyResult<Box<dyn Host>> {
             begin.call1((settings, boot.slot()))?;
             let errors = Py::new(py, ErrorStream::new(boot.log().clone()))?;
-            Wsgi::new(py, application, errors, helpers, boot)
+            let wsgi = Wsgi::new(py, application, errors, helpers, boot)?;
+            if 1 < boot.settings().threads {
+                return Ok(Box::new(Threaded::new(py, &wsgi, start_threads, boot)?));
+            }
+            Ok(Box::new(Inline::new(wsgi)))
         })();
         match made {
-            Ok(host) => Ok(Box::new(host)),
+            Ok(host) => Ok(host),
             Err(error) => {
                 let text = errors::text_of(py, &text_of, &error);
                 boot.log().application(&text);
@@ -121,5 +139,6 @@ fn last_line(text: &str) -> String {
 #[pymodule]
 fn _monoceros(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ErrorStream>()?;
+    module.add_class::<Threads>()?;
     module.add_function(wrap_pyfunction!(run, module)?)
 }

@@ -72,9 +72,14 @@ impl Block<'_> {
         self.put(HEARTBEAT, now);
     }
 
-    /// Adds to a counter.
+    /// Adds to a counter that one thread alone adds to.
     pub fn add(self, counter: Counter, more: u64) {
         self.bump(COUNTERS + counter as usize, more);
+    }
+
+    /// Adds to a counter that several threads of the worker add to, each by this method.
+    pub fn add_from_any_thread(self, counter: Counter, more: u64) {
+        self.words[COUNTERS + counter as usize].fetch_add(more, Ordering::Relaxed);
     }
 
     /// Sets a gauge.

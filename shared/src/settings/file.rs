@@ -232,13 +232,11 @@ mod tests {
     fn gunicorns_settings_are_answered_by_name() {
         let found = assignments(
             Path::new("m.toml"),
-            "threads = 4\n\ncertfile = 'a'\n[hooks]\npre_fork = 'a'",
+            "worker_class = 'gthread'\n\ncertfile = 'a'\n[hooks]\npre_fork = 'a'",
         );
         assert_eq!(
             found.warnings,
-            [
-                "m.toml:1:1: threads has no effect: a worker is one event loop that serves many connections"
-            ]
+            ["m.toml:1:1: worker_class has no effect: there is one kind of worker, an event loop"]
         );
         assert_eq!(
             Problems(found.problems).to_string(),

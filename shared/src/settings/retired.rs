@@ -90,13 +90,6 @@ pub static RETIRED: &[Retired] = &[
         "there is one kind of worker, an event loop",
     ),
     row(
-        "threads",
-        &["threads"],
-        Value,
-        Ignored,
-        "a worker is one event loop that serves many connections",
-    ),
-    row(
         "spew",
         &["spew"],
         Nothing,

@@ -166,6 +166,13 @@ settings! {
         env: &[Variable { name: "WEB_CONCURRENCY", prefix: "" }], on_reload: OnReload::AtOnce,
     }
 
+    /// Threads of a Python worker that answer requests at once, from 1 to 1024; other programs have no use for it.
+    ///
+    /// With 1 the application is called on the worker's own loop, which is quicker unless it waits for others.
+    threads: usize = "1", threads, {
+        kind: Kind::Number, section: Section::Workers, meta: "NUMBER",
+    }
+
     /// Connections a worker holds at once; with more, they wait in the backlog or go to another worker.
     ///
     worker_connections: usize = "1000", parse::positive, {
@@ -201,7 +208,8 @@ settings! {
 
     /// A worker without a sign of life for this long is killed and replaced; 0 never does.
     ///
-    /// The log names the request it had in hand. Workers give signs of life from their event loop, by shared memory.
+    /// The log names the request it had in hand. Workers give signs of life from their event loop, by shared memory; with
+    /// `threads`, not while a request stands still on one of them for longer than this.
     timeout: Duration = "30", parse::seconds, {
         kind: Kind::Seconds, section: Section::Workers, meta: "SECONDS", short: Some('t'), on_reload: OnReload::AtOnce,
     }
@@ -243,7 +251,8 @@ settings! {
 
     /// Time a request may take from its head to the end of its answer's head; 0 is without limit.
     ///
-    /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that.
+    /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that. It is answered with 504;
+    /// a response that comes in pieces may last longer, but no piece of it. On `threads`, an exception is raised as well.
     request_timeout: Option<Duration> = "", parse::maybe_seconds, {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
@@ -739,6 +748,12 @@ impl Settings {
         (!duration.is_zero()).then_some(duration)
     }
 
+    /// Time a worker may be silent: `timeout`.
+    #[must_use]
+    pub fn silence_limit(&self) -> Option<Duration> {
+        Settings::limit(self.timeout)
+    }
+
     /// Time a request may take: `request_timeout`, or else `timeout`.
     #[must_use]
     pub fn request_limit(&self) -> Option<Duration> {
@@ -845,6 +860,9 @@ fn positive_seconds(slot: &mut Duration, text: &str) -> Result<(), String> {
 /// Most workers: more is a slip of the keyboard, and what the master keeps for each has to have room.
 pub const WORKERS_MAX: usize = 512;
 
+/// Most threads of a worker.
+const THREADS_MAX: usize = 1024;
+
 /// How an upgrade goes on once the new master serves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -876,6 +894,11 @@ fn reload_engine(slot: &mut String, text: &str) -> Result<(), String> {
 fn workers(slot: &mut usize, text: &str) -> Result<(), String> {
     parse::number(text, 1, WORKERS_MAX as u64)
         .map(|value| *slot = usize::try_from(value).unwrap_or(WORKERS_MAX))
+}
+
+fn threads(slot: &mut usize, text: &str) -> Result<(), String> {
+    parse::number(text, 1, THREADS_MAX as u64)
+        .map(|value| *slot = usize::try_from(value).unwrap_or(THREADS_MAX))
 }
 
 fn environment(slot: &mut Vec<String>, text: &str) -> Result<(), String> {

@@ -82,8 +82,12 @@ impl EventLoop {
         if self.core.gate.is_some() { count.min(1) } else { count }
     }
 
-    /// A host without capacity takes no connections: another worker may.
+    /// A host without capacity takes no connections: another worker may. One that has it again takes what waits.
     pub(super) fn watch_gate(&mut self) {
+        if self.core.shows_threads {
+            // A thread comes to its end between the loop's calls.
+            self.core.wake_waiting();
+        }
         let Some(gate) = &self.core.gate else { return };
         let is_busy = !gate.is_free();
         if is_busy != std::mem::replace(&mut self.host_is_busy, is_busy) {

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from monoceros import _files, _load, _monoceros, _preload, _reload
+from monoceros import _files, _load, _monoceros, _preload, _reload, _threads
 
 USAGE = 2
 # What the master said to this process; a program that the application starts must not take it as said to itself.
@@ -62,7 +62,10 @@ def main():
         if settings.get("reload") and slot == 0 and notify_socket:
             _reload.watch(settings, notify_socket)
 
-    code = _monoceros.run(build, _preload.settle, begin, _files.FileWrapper, _files.part_of, _load.text_of, _load.NoApplication)
+    code = _monoceros.run(
+        build, _preload.settle, begin, _threads.start, _files.FileWrapper, _files.part_of, _load.text_of, _load.NoApplication
+    )
+    _threads.end(code)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
