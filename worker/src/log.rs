@@ -113,6 +113,23 @@ impl Log {
         }
     }
 
+    /// As [`Log::application`], at a level by the numbers that Python and others count them with: 10 is for developers, 50
+    /// the gravest.
+    pub fn foreign(&self, level: u32, text: &str) {
+        let level = match level {
+            0..20 => Level::Debug,
+            20..30 => Level::Info,
+            30..40 => Level::Warning,
+            40..50 => Level::Error,
+            50.. => Level::Critical,
+        };
+        if let Some(log) = &self.log {
+            for line in text.lines() {
+                log.write(level, format_args!("{line}"));
+            }
+        }
+    }
+
     /// Opens the file again, after a rotation.
     pub(crate) fn reopen(&self) {
         if let Some(log) = &self.log

@@ -10,6 +10,7 @@ use crate::body::Inputs;
 use crate::environ::Environs;
 use crate::errors::{self, ErrorStream};
 use crate::ffi::{self, Parked};
+use crate::hooks::Hooks;
 use crate::start::{StartResponse, early_hints, not_bytes};
 
 /// Parts that are written in Python.
@@ -20,6 +21,8 @@ pub struct Helpers {
     pub part_of: Py<PyAny>,
     /// An exception as text.
     pub text_of: Py<PyAny>,
+    /// Those of gunicorn's configuration file.
+    pub hooks: Option<Hooks>,
 }
 
 /// A response that is not complete.
@@ -108,6 +111,9 @@ impl Wsgi {
     ) -> Result<(), Failure> {
         let environ = self.environs.make(py, request, responder)?;
         environ.set_item(intern!(py, "wsgi.input"), self.inputs.make(py, request.take_body())?)?;
+        if let Some(hooks) = &self.helpers.hooks {
+            start.borrow_mut().hooked = hooks.before(&environ)?;
+        }
         let application = self.application.bind(py);
         let result = ffi::lend(responder, || application.call1((environ, start)))?;
         if let Ok(list) = result.cast_exact::<PyList>() {
@@ -197,16 +203,26 @@ impl Wsgi {
         Ok(Progress::Done)
     }
 
-    /// Ends the response in hand, if there is one: `close()` is always called.
-    fn end(&mut self, py: Python<'_>, start: Option<&Bound<'_, StartResponse>>) -> PyResult<()> {
+    /// Ends the response in hand, if there is one: `close()` is always called. `sent` bytes of its body went out.
+    fn end(
+        &mut self,
+        py: Python<'_>,
+        start: Option<&Bound<'_, StartResponse>>,
+        sent: u64,
+    ) -> PyResult<()> {
         let in_hand = self.in_hand.take();
-        if let Some(start) = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py))) {
+        let start = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py)));
+        if let Some(start) = start {
             start.borrow_mut().is_over = true;
         }
-        match in_hand {
+        let closed = match &in_hand {
             Some(in_hand) => close(py, in_hand.result.bind(py)),
             None => Ok(()),
+        };
+        if let (Some(hooks), Some(start)) = (&self.helpers.hooks, start) {
+            hooks.after(start, sent)?;
         }
+        closed
     }
 
     fn report(&self, py: Python<'_>, error: &PyErr) {
@@ -238,7 +254,8 @@ impl Wsgi {
         }
         // Its output may go out before `close()`, which can take its time.
         let _ = responder.send();
-        if let Err(error) = ffi::lend(responder, || self.end(py, start)) {
+        let sent = responder.sent();
+        if let Err(error) = ffi::lend(responder, || self.end(py, start, sent)) {
             self.report(py, &error);
         }
         Progress::Done
@@ -278,11 +295,20 @@ impl Host for Wsgi {
     fn cancel(&mut self, id: RequestId) {
         if self.in_hand.as_ref().is_some_and(|in_hand| in_hand.id == id) {
             Python::attach(|py| {
-                if let Err(error) = self.end(py, None) {
+                if let Err(error) = self.end(py, None, 0) {
                     self.report(py, &error);
                 }
             });
         }
+    }
+
+    fn interrupted(&mut self) {
+        Python::attach(|py| {
+            if let Some(Err(error)) = self.helpers.hooks.as_ref().map(|hooks| hooks.interrupted(py))
+            {
+                self.report(py, &error);
+            }
+        });
     }
 
     fn before_park(&mut self) {

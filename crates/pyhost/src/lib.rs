@@ -9,6 +9,7 @@ mod body;
 mod environ;
 mod errors;
 mod ffi;
+mod hooks;
 mod host;
 mod start;
 
@@ -16,13 +17,15 @@ use pyo3::prelude::*;
 use worker::{Host, HostBoot};
 
 use crate::errors::ErrorStream;
+use crate::hooks::Hooks;
 use crate::host::{Helpers, Wsgi};
 
 /// Runs a worker until its end; returns the exit code.
 ///
-/// `build(settings, errors)` is called when settings and log are there, and returns the application.
+/// `build(settings, errors)` is called when settings and log are there, and returns the application. `hooks` are those of
+/// gunicorn's configuration file, if it has any.
 #[pyfunction]
-#[pyo3(signature = (build, file_wrapper, part_of, text_of, no_application))]
+#[pyo3(signature = (build, file_wrapper, part_of, text_of, no_application, hooks = None))]
 fn run(
     py: Python<'_>,
     build: &Bound<'_, PyAny>,
@@ -30,13 +33,16 @@ fn run(
     part_of: Py<PyAny>,
     text_of: Py<PyAny>,
     no_application: &Bound<'_, PyAny>,
+    hooks: Option<&Bound<'_, PyAny>>,
 ) -> i32 {
     worker::run_host(|boot| {
-        let helpers = Helpers { file_wrapper, part_of, text_of: text_of.clone_ref(py) };
         let built = (|| {
             let settings = serde_json::to_string(boot.settings()).unwrap_or_default();
             let errors = Py::new(py, ErrorStream::new(boot.log().clone()))?;
             let application = build.call1((settings, errors.clone_ref(py)))?;
+            let hooks = hooks.map(Hooks::new).transpose()?;
+            let text_of = text_of.clone_ref(py);
+            let helpers = Helpers { file_wrapper, part_of, text_of, hooks };
             Wsgi::new(py, application.unbind(), errors, helpers, boot)
         })();
         match built {

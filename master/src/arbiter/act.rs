@@ -52,6 +52,8 @@ impl Arbiter {
     }
 
     fn spawn(&mut self, slot: usize, generation: u32, now: Instant) {
+        let about = [("SLOT", slot.to_string()), ("GENERATION", generation.to_string())];
+        self.hook(Hook::PreFork, &about);
         let block = self.scoreboard.acquire(slot as u64, u64::from(generation));
         match self.spawn_worker(slot, generation, block, now) {
             Ok(mut process) => {

@@ -178,7 +178,9 @@ impl Arbiter {
     pub(super) fn bury_orphans(&mut self) {
         // One that has ended would hide the orphans behind it.
         self.hooks.tend();
+        self.tend_reading();
         let mut known = self.hooks.pids();
+        known.extend(self.reload.reading.iter().map(|(reader, _)| reader.pid().as_raw()));
         known.extend(self.processes.values().map(|process| process.pid().as_raw()));
         for _ in 0..ORPHANS_PER_TURN_MAX {
             match sys::pidfd::reap_orphan(&|pid| known.contains(&pid.as_raw())) {

@@ -25,8 +25,8 @@ A value comes from the strongest source that names it:
 
 1. the default;
 2. environment variables: `MONOCEROS_` and the name in capitals, and the customary ones listed below, which are weaker;
-3. the settings file in TOML: `--config FILE`, else `./monoceros.toml` if it exists;
-4. `MONOCEROS_CMD_ARGS`, a command line split as a shell would;
+3. the settings file: `--config FILE`, else `./monoceros.toml` if it exists, else `./gunicorn.conf.py` for a Python application;
+4. `GUNICORN_CMD_ARGS`, a command line split as a shell would, then `MONOCEROS_CMD_ARGS`, the same and stronger;
 5. the command line.
 
 A list is taken whole from one source. `master --print-config` prints every value with its source; `master --check-config`

@@ -8,7 +8,7 @@ import sys
 
 from monoceros import _files, _load, _monoceros
 
-USAGE = 2
+USAGE, BOOT_FAILED, NO_APPLICATION = 2, 3, 4
 # What the master said to this process; a program that the application starts must not take it as said to itself.
 CONTRACT = (
     "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "MONOCEROS_SLOT", "MONOCEROS_GENERATION",
@@ -23,11 +23,50 @@ def forget_signals():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def arguments(words):
+    """APP, the configuration file with hooks for workers, and whether APP is only to be tried; None: they are wrong."""
+    config, is_check = None, False
+    while words and words[0].startswith("-"):
+        word = words.pop(0)
+        if word == "--check":
+            is_check = True
+        elif word == "--config" and words:
+            config = words.pop(0)
+        else:
+            return None
+    return (words[0], config, is_check) if len(words) == 1 else None
+
+
+def check(uri):
+    """Loads the application as a worker would, and ends; the settings are where a worker has them."""
+    try:
+        with open(f"/proc/self/fd/{int(os.environ['MONOCEROS_SETTINGS'])}", encoding="utf-8") as file:
+            settings = json.load(file)
+        for name in CONTRACT:
+            os.environ.pop(name, None)
+        sys.argv[:] = [uri]
+        _load.prepare(settings)
+        _load.load(uri)
+        code = 0
+    except (Exception, SystemExit) as error:
+        print(_load.text_of(error), file=sys.stderr)
+        code = NO_APPLICATION if isinstance(error, _load.NoApplication) else BOOT_FAILED
+    _load.leave(code)
+
+
 def main():
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        print("usage: python -m monoceros MODULE:CALLABLE", file=sys.stderr)
+    said = arguments(sys.argv[1:])
+    if said is None:
+        print("usage: python -m monoceros [--check] [--config FILE] MODULE:CALLABLE", file=sys.stderr)
         return USAGE
-    uri = sys.argv[1]
+    uri, config, is_check = said
+    if is_check:
+        check(uri)
+    hooks = None
+    if config:
+        from monoceros import _hooks
+
+        hooks = _hooks.WorkerHooks(config)
 
     def build(settings_json, errors):
         settings = json.loads(settings_json)
@@ -43,9 +82,16 @@ def main():
         os.register_at_fork(after_in_child=forget_signals)
         sys.argv[:] = [uri]
         _load.prepare(settings)
-        return _load.load(uri)
+        if hooks:
+            hooks.begin(settings, errors.log, trace)
+        application = _load.load(uri)
+        if hooks:
+            hooks.loaded()
+        return application
 
-    code = _monoceros.run(build, _files.FileWrapper, _files.part_of, _load.text_of, _load.NoApplication)
+    code = _monoceros.run(build, _files.FileWrapper, _files.part_of, _load.text_of, _load.NoApplication, hooks)
+    if hooks:
+        hooks.end()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
