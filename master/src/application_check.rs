@@ -44,6 +44,9 @@ pub fn run(loaded: Loaded) -> Result<i32, String> {
     spawn.env = environment.with(contract::SETTINGS, &number).variables();
     let directory = generation.loaded.directory.to_string_lossy().into_owned();
     spawn.dir = Some(CString::new(directory).map_err(missing)?);
+    // With what it starts it ends when its time is over, or we do.
+    spawn.session = true;
+    spawn.parent_death_signal = Some(sys::Signal::SIGTERM);
     let child = spawn.spawn().map_err(|error| format!("cannot start {python}: {error}"))?;
     match sys::fd::wait_readable(&child.pidfd.as_fd(), limit) {
         Ok(true) => (),

@@ -168,11 +168,11 @@ impl Invocation {
         for name in [GUNICORN_CMD_ARGS, CMD_ARGS] {
             let place = Place::CmdArgs(name);
             let said = self.said_in(name, &place)?;
-            // Its name is another program's: whoever left it there by mistake finds it in the log.
-            if name == GUNICORN_CMD_ARGS
-                && !(said.assignments.is_empty() && said.retired.is_empty())
-            {
-                notes.push(format!("Settings taken from {name}"));
+            let mut names: Vec<&str> = said.assignments.iter().map(|a| a.setting.name).collect();
+            names.dedup();
+            // It is named after another program: whoever left it there finds it in the log.
+            if name == GUNICORN_CMD_ARGS && !names.is_empty() {
+                notes.push(format!("Settings taken from {name} names={}", names.join(",")));
             }
             cmd_args.extend(taken(said, &place));
         }
