@@ -218,6 +218,24 @@ fn functions_of_the_master_are_called_and_those_of_workers_need_python() {
 }
 
 #[test]
+fn the_file_may_name_the_application() {
+    let folder = folder(&answer(&[("wsgi_app", "str", "of_the_file:app")], &[]));
+    folder.write("check", "");
+    for (args, loaded) in [
+        (&[][..], "loading of_the_file:app "),
+        (&["given:app"], "loading given:app "),
+        (&["--", "true"], ""),
+    ] {
+        let (code, text) = run(&folder, &[&OPTIONS[..], &["--check-config"], args].concat());
+        assert_eq!(code, Some(0), "{args:?}: {text}");
+        assert!(
+            text.starts_with(loaded) && text.is_empty() == loaded.is_empty(),
+            "{args:?}: {text}"
+        );
+    }
+}
+
+#[test]
 fn a_check_loads_the_application() {
     let folder = folder(&answer(&[("raw_env", "str", "VALUE=of the file")], &[]));
     let args = ["--python", "./python", "--check-config", "app:app"];

@@ -147,3 +147,39 @@ impl Drop for Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// An interpreter that does this.
+    fn interpreter(name: &str, does: &str) -> (PathBuf, Reader) {
+        let folder = std::env::temp_dir().join(format!("reader-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let python = folder.join("python");
+        let fresh = folder.join("fresh");
+        fs::write(&fresh, format!("#!/bin/sh\n{does}\n")).unwrap();
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(fresh, &python).unwrap();
+        let reader = Reader::start(&python, "form", &folder).unwrap();
+        (folder, reader)
+    }
+
+    #[test]
+    fn an_answer_comes_whole_and_its_time_is_bounded() {
+        let (folder, reader) =
+            interpreter("long", "head -c 300000 /dev/zero | tr '\\0' x; echo $3");
+        let answer = reader.wait().unwrap();
+        assert!(answer.len() == 300_005 && answer.ends_with("xform\n"), "{}", answer.len());
+        fs::remove_dir_all(folder).unwrap();
+
+        let (folder, mut reader) = interpreter("slow", "sleep 600");
+        assert_eq!(reader.tend(), None);
+        reader.deadline = Instant::now();
+        assert_eq!(reader.wait(), Err("it takes longer than 30 s".to_owned()));
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

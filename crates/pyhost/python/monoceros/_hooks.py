@@ -169,9 +169,9 @@ class WorkerHooks:
     def before(self, environ):
         """A request is about to be handed to the application. Returns what `after` is called with."""
         request = Request(environ)
-        self.worker.nr += 1
         if self.before_request:
             self.call("pre_request", self.worker, request)
+        self.worker.nr += 1
         return request
 
     def after(self, request, status, headers, sent):
