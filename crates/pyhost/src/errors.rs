@@ -45,7 +45,7 @@ impl ErrorStream {
 
     /// Writes text for the error log at a level of Python's `logging`.
     fn log(&self, level: u32, text: &str) {
-        self.log.0.foreign(level, text);
+        self.log.0.application_at(level, text);
     }
 
     fn flush(&mut self) {

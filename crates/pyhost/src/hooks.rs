@@ -4,7 +4,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::start::StartResponse;
+use crate::start::{Hooked, StartResponse};
 
 /// The hooks of a worker's configuration file.
 pub struct Hooks {
@@ -21,17 +21,19 @@ impl Hooks {
     }
 
     /// The application is about to be called; returns what [`Hooks::after`] wants to know again.
-    pub fn before(&self, environ: &Bound<'_, PyDict>) -> PyResult<Option<Py<PyAny>>> {
+    pub fn before(&self, environ: &Bound<'_, PyDict>) -> PyResult<Option<Hooked>> {
         if !self.per_request {
             return Ok(None);
         }
         let py = environ.py();
-        self.object.call_method1(py, intern!(py, "before"), (environ,)).map(Some)
+        let request = self.object.call_method1(py, intern!(py, "before"), (environ,))?;
+        Ok(Some(Hooked { request, status: None, headers: None }))
     }
 
     /// A response is over, of which `sent` bytes of the body went out.
     pub fn after(&self, start: &Bound<'_, StartResponse>, sent: u64) -> PyResult<()> {
-        let Some((request, status, headers)) = start.borrow_mut().take_hooked() else {
+        // Once: a late call finds nothing.
+        let Some(Hooked { request, status, headers }) = start.borrow_mut().hooked.take() else {
             return Ok(());
         };
         let py = start.py();

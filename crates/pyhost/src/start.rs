@@ -20,10 +20,18 @@ pub struct StartResponse {
     pub is_sent: bool,
     /// The response is over; a late call has no effect on another.
     pub is_over: bool,
-    /// What hooks are told of the request at its end, if there are any.
-    pub hooked: Option<Py<PyAny>>,
-    /// Status and header list as they were given; kept for hooks only.
-    said: Option<(Py<PyAny>, Py<PyAny>)>,
+    /// What hooks are told at the end, if there are any.
+    pub hooked: Option<Hooked>,
+}
+
+/// What hooks are told of a request and its response.
+pub struct Hooked {
+    /// What they made of the request.
+    pub request: Py<PyAny>,
+    /// The status as the application gave it, if it did.
+    pub status: Option<Py<PyAny>>,
+    /// The list of headers, likewise.
+    pub headers: Option<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -55,8 +63,9 @@ impl StartResponse {
             start.take_status(status)?;
             start.take_headers(headers)?;
             start.is_started = true;
-            if start.hooked.is_some() {
-                start.said = Some((status.clone().unbind(), headers.clone().unbind()));
+            if let Some(hooked) = &mut start.hooked {
+                hooked.status = Some(status.clone().unbind());
+                hooked.headers = Some(headers.clone().unbind());
             }
         }
         slf.getattr(pyo3::intern!(slf.py(), "write"))
@@ -89,14 +98,6 @@ impl StartResponse {
 impl StartResponse {
     pub fn is_started(&self) -> bool {
         self.is_started
-    }
-
-    /// For hooks: what they are told of the request, status, header list. Once; `None`: nobody asks.
-    #[allow(clippy::type_complexity)]
-    pub fn take_hooked(&mut self) -> Option<(Py<PyAny>, Option<Py<PyAny>>, Option<Py<PyAny>>)> {
-        let hooked = self.hooked.take()?;
-        let (status, headers) = self.said.take().unzip();
-        Some((hooked, status, headers))
     }
 
     /// The Content-Length of the application.

@@ -30,7 +30,8 @@ A value comes from the strongest source that names it:
 5. the command line.
 
 A list is taken whole from one source. `master --print-config` prints every value with its source; `master --check-config`
-says nothing and exits with 0 when all is right, or prints every mistake with file, line and column and exits with 78.
+says nothing and exits with 0 when all is right, or prints every mistake with file, line and column and exits with 78. A
+Python application is loaded for that, too.
 A command line that cannot be understood exits with 2. Where gunicorn has a setting of the same name, name, flag and
 default are gunicorn's, unless the entry says otherwise.
 ";

@@ -152,7 +152,8 @@ class WorkerHooks:
             # The tracebacks come first: they need nothing of the interpreter, which may be stuck.
             faulthandler.disable()
             signal.signal(signal.SIGABRT, self.aborted)
-            faulthandler.enable(trace, all_threads=True) if trace is not None else None
+            if trace is not None:
+                faulthandler.enable(trace, all_threads=True)
         self.has_begun = True
         if "post_fork" in self.hooks:
             self.hooks["post_fork"](self.server, self.worker)
