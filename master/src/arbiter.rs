@@ -34,7 +34,7 @@ use sys::signal::SignalFd;
 use sys::{Pid, Signal};
 
 use crate::clock::Clock;
-use crate::config::Invocation;
+use crate::config::{Invocation, Reader};
 use crate::control::Control;
 use crate::fleet::{Fleet, Id, Limits};
 use crate::generation::Generation;
@@ -125,6 +125,7 @@ impl Arbiter {
         loop {
             self.tend_control();
             self.catch_up_on_reload();
+            self.tend_reading();
             self.listen_for_heartbeats();
             self.look_for_wear();
             self.hear_preloaders();
@@ -168,12 +169,14 @@ impl Arbiter {
     fn wait(&mut self) -> Vec<Event> {
         let real = Instant::now();
         let now = self.clock.at(real);
+        let reader = self.reload.reading.as_ref().map(|(reader, _)| reader);
         let wait = self
             .next_deadline(now)
             .map_or(TICK, |deadline| deadline.saturating_duration_since(now))
             .min(TICK)
             .min(self.manager.watchdog_wait().unwrap_or(TICK))
-            .min(self.hooks.longest_wait().unwrap_or(TICK));
+            .min(self.hooks.longest_wait().unwrap_or(TICK))
+            .min(reader.map_or(TICK, Reader::longest_wait));
         // A request that was read already makes no descriptor readable.
         let wait = if self.control.has_more() { Duration::ZERO } else { wait };
         // Rounded up: a deadline half a millisecond away must not become a busy loop.
@@ -195,6 +198,8 @@ impl Arbiter {
         // Only to wake up: they are tended in every turn.
         polled.extend(self.hooks.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         polled.extend(self.preloaders.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let read = reader.into_iter().flat_map(Reader::fds);
+        polled.extend(read.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let pause = self.clock.sleeps(real, wait);
         // An error is EINTR or a lack of kernel memory: nothing is readable then, and the next turn asks again.
         let _ = poll(&mut polled, timeout);

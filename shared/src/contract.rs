@@ -37,6 +37,8 @@ pub const PRELOADER: &str = "MONOCEROS_PRELOADER";
 pub const SETTING_PREFIX: &str = "MONOCEROS_";
 /// Further command line, split as a shell would, weaker than the real one.
 pub const CMD_ARGS: &str = "MONOCEROS_CMD_ARGS";
+/// gunicorn's variable for the same, weaker than [`CMD_ARGS`].
+pub const GUNICORN_CMD_ARGS: &str = "GUNICORN_CMD_ARGS";
 
 /// Variables with [`SETTING_PREFIX`] that are no settings.
 pub const RESERVED: &[&str] =

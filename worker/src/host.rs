@@ -135,6 +135,9 @@ pub trait Host {
     /// The loop is awake.
     fn after_park(&mut self);
 
+    /// A quick stop was asked for: the worker is about to end.
+    fn interrupted(&mut self) {}
+
     /// Logs are opened anew: a file may have been rotated away.
     fn reopen_logs(&mut self) {}
 

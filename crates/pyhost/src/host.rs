@@ -12,6 +12,7 @@ use crate::body::Inputs;
 use crate::environ::{Asked, Environs};
 use crate::errors::{self, ErrorStream};
 use crate::ffi::{self, Parked};
+use crate::hooks::Hooks;
 use crate::sink::Sink;
 use crate::start::{StartResponse, early_hints, not_bytes};
 
@@ -23,6 +24,8 @@ pub struct Helpers {
     pub part_of: Py<PyAny>,
     /// An exception as text.
     pub text_of: Py<PyAny>,
+    /// Those of gunicorn's configuration file.
+    pub hooks: Option<Hooks>,
 }
 
 impl Helpers {
@@ -31,6 +34,7 @@ impl Helpers {
             file_wrapper: self.file_wrapper.clone_ref(py),
             part_of: self.part_of.clone_ref(py),
             text_of: self.text_of.clone_ref(py),
+            hooks: self.hooks.as_ref().map(|hooks| hooks.clone_ref(py)),
         }
     }
 }
@@ -120,6 +124,11 @@ impl Wsgi {
         })
     }
 
+    /// Its hooks, for another thread.
+    pub fn hooks(&self, py: Python<'_>) -> Option<Hooks> {
+        self.helpers.hooks.as_ref().map(|hooks| hooks.clone_ref(py))
+    }
+
     /// The environ of a request.
     pub fn environ<'py>(
         &mut self,
@@ -161,7 +170,7 @@ impl Wsgi {
 
     /// Nobody wants the response in hand any more.
     pub fn give_up(&mut self, py: Python<'_>) {
-        if let Err(error) = self.end(py, None) {
+        if let Err(error) = self.end(py, None, 0) {
             self.report(py, &error);
         }
     }
@@ -174,6 +183,9 @@ impl Wsgi {
         sink: &mut Sink<'_, '_>,
         start: &Bound<'_, StartResponse>,
     ) -> Result<(), Failure> {
+        if let Some(hooks) = &self.helpers.hooks {
+            start.borrow_mut().hooked = hooks.before(&environ)?;
+        }
         let application = self.application.bind(py);
         let result = ffi::lend(sink, || application.call1((environ, start)))?;
         if let Ok(list) = result.cast_exact::<PyList>() {
@@ -260,18 +272,26 @@ impl Wsgi {
         Ok(Progress::Done)
     }
 
-    /// Ends the response in hand, if there is one: `close()` is always called.
-    fn end(&mut self, py: Python<'_>, start: Option<&Bound<'_, StartResponse>>) -> PyResult<()> {
+    /// Ends the response in hand, if there is one: `close()` is always called. `sent` bytes of its body went out.
+    fn end(
+        &mut self,
+        py: Python<'_>,
+        start: Option<&Bound<'_, StartResponse>>,
+        sent: u64,
+    ) -> PyResult<()> {
         let in_hand = self.in_hand.take();
-        if let Some(start) = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py)))
-            && let Ok(mut start) = start.try_borrow_mut()
-        {
+        let start = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py)));
+        if let Some(Ok(mut start)) = start.map(|start| start.try_borrow_mut()) {
             start.is_over = true;
         }
-        match in_hand {
+        let closed = match &in_hand {
             Some(in_hand) => close(py, in_hand.result.bind(py)),
             None => Ok(()),
+        };
+        if let (Some(hooks), Some(start)) = (&self.helpers.hooks, start) {
+            hooks.after(start, sent)?;
         }
+        closed
     }
 
     fn report(&self, py: Python<'_>, error: &PyErr) {
@@ -307,7 +327,8 @@ impl Wsgi {
         }
         // Its output may go out before `close()`, which can take its time.
         sink.finish();
-        if let Err(error) = ffi::lend(sink, || self.end(py, start)) {
+        let sent = sink.sent();
+        if let Err(error) = ffi::lend(sink, || self.end(py, start, sent)) {
             self.report(py, &error);
         }
         Progress::Done
@@ -359,6 +380,16 @@ impl Host for Inline {
         if self.id == Some(id) {
             Python::attach(|py| self.wsgi.give_up(py));
         }
+    }
+
+    fn interrupted(&mut self) {
+        Python::attach(|py| {
+            if let Some(hooks) = &self.wsgi.helpers.hooks
+                && let Err(error) = hooks.interrupted(py)
+            {
+                self.wsgi.report(py, &error);
+            }
+        });
     }
 
     fn before_park(&mut self) {

@@ -10,6 +10,7 @@ mod body;
 mod environ;
 mod errors;
 mod ffi;
+mod hooks;
 mod host;
 mod outbox;
 mod preload;
@@ -22,28 +23,32 @@ use pyo3::prelude::*;
 use worker::{Boot, Host, HostBoot, Log, Preloader};
 
 use crate::errors::ErrorStream;
+use crate::hooks::Hooks;
 use crate::host::{Helpers, Inline, Wsgi};
 use crate::threads::{Threaded, Threads};
 
 /// What the worker is written in Python of.
 struct Parts<'py> {
-    /// `build(settings, errors)`: loads the application.
+    /// `build(settings, slot, generation, errors)`: loads the application.
     build: &'py Bound<'py, PyAny>,
-    /// `begin(settings, slot)`: this process is a worker from now on.
+    /// `begin(settings, slot, generation, errors)`: this process is a worker from now on.
     begin: &'py Bound<'py, PyAny>,
     /// `start_threads(threads, count)`.
     start_threads: &'py Bound<'py, PyAny>,
     helpers: Helpers,
     no_application: &'py Bound<'py, PyAny>,
+    /// The hooks of gunicorn's configuration file, if it has any for workers. They have read it when `begin` returns.
+    hooks: Option<&'py Bound<'py, PyAny>>,
 }
 
 /// Runs a worker until its end; returns the exit code.
 ///
-/// `build(settings, errors)` is called when settings and log are there, and returns the application; `begin(settings, slot)`
-/// follows it. `settle()` is called between the two where workers are forked after the application was loaded, and returns
-/// the names of threads that they will not have. `start_threads` is called where the settings ask for several.
+/// `build(settings, slot, generation, errors)` is called when settings and log are there, and returns the application;
+/// `begin`, with the same arguments, follows it. `settle()` is called between the two where workers are forked after the
+/// application was loaded, and returns the names of threads that they will not have. `start_threads` is called where the
+/// settings ask for several. `hooks` are those of gunicorn's configuration file, if it has any.
 #[pyfunction]
-#[pyo3(signature = (build, settle, begin, start_threads, file_wrapper, part_of, text_of, no_application))]
+#[pyo3(signature = (build, settle, begin, start_threads, file_wrapper, part_of, text_of, no_application, hooks = None))]
 #[allow(clippy::too_many_arguments)] // One by one, they are the module's own functions.
 fn run(
     py: Python<'_>,
@@ -55,19 +60,22 @@ fn run(
     part_of: Py<PyAny>,
     text_of: Py<PyAny>,
     no_application: &Bound<'_, PyAny>,
+    hooks: Option<&Bound<'_, PyAny>>,
 ) -> i32 {
     let parts = Parts {
         build,
         begin,
         start_threads,
-        helpers: Helpers { file_wrapper, part_of, text_of },
+        helpers: Helpers { file_wrapper, part_of, text_of, hooks: None },
         no_application,
+        hooks,
     };
     match Preloader::take() {
         Ok(None) => worker::run_host(|boot| {
             let settings = serde_json::to_string(boot.settings()).unwrap_or_default();
             let is_told = boot.slot() == 0 || 0 < boot.generation();
-            let application = parts.load(py, &settings, boot.log(), is_told)?;
+            let place = (boot.slot(), boot.generation());
+            let application = parts.load(py, &settings, place, boot.log(), is_told)?;
             parts.serve(py, application, &settings, boot)
         }),
         Ok(Some(preloader)) => preload::run(py, preloader, parts, settle),
@@ -81,11 +89,12 @@ impl Parts<'_> {
         &self,
         py: Python<'_>,
         settings: &str,
+        (slot, generation): (usize, u64),
         log: &Log,
         is_told: bool,
     ) -> Result<Py<PyAny>, HostBoot> {
         let built = Py::new(py, ErrorStream::new(log.clone()))
-            .and_then(|errors| self.build.call1((settings, errors)));
+            .and_then(|errors| self.build.call1((settings, slot, generation, errors)));
         built.map(Bound::unbind).map_err(|error| {
             let text = errors::text_of(py, &self.helpers.text_of, &error);
             if is_told {
@@ -108,11 +117,12 @@ impl Parts<'_> {
         settings: &str,
         boot: &Boot,
     ) -> Result<Box<dyn Host>, HostBoot> {
-        let Parts { begin, start_threads, helpers, .. } = self;
+        let Parts { begin, start_threads, mut helpers, hooks, .. } = self;
         let text_of = helpers.text_of.clone_ref(py);
         let made = (|| -> PyResult<Box<dyn Host>> {
-            begin.call1((settings, boot.slot()))?;
             let errors = Py::new(py, ErrorStream::new(boot.log().clone()))?;
+            begin.call1((settings, boot.slot(), boot.generation(), errors.clone_ref(py)))?;
+            helpers.hooks = hooks.map(Hooks::new).transpose()?;
             let wsgi = Wsgi::new(py, application, errors, helpers, boot)?;
             if 1 < boot.settings().threads {
                 return Ok(Box::new(Threaded::new(py, &wsgi, start_threads, boot)?));

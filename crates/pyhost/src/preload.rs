@@ -15,7 +15,7 @@ pub fn run(
     settle: &Bound<'_, PyAny>,
 ) -> i32 {
     let settings = serde_json::to_string(preloader.settings()).unwrap_or_default();
-    let application = match parts.load(py, &settings, preloader.log(), true) {
+    let application = match parts.load(py, &settings, (0, 0), preloader.log(), true) {
         Ok(application) => application,
         Err(why) => return preloader.fail(why),
     };

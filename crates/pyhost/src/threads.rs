@@ -10,7 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PySystemExit;
@@ -23,6 +23,7 @@ use worker::{
 
 use crate::environ::Asked;
 use crate::ffi::Parked;
+use crate::hooks::Hooks;
 use crate::host::Wsgi;
 use crate::outbox::{Outbox, Speaker};
 use crate::seats::{Seat, Title};
@@ -47,6 +48,8 @@ struct Crew {
     at_work: AtomicUsize,
     overdue: Mutex<Overdue>,
     alarm: Condvar,
+    /// A quick stop was asked for.
+    is_interrupted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -71,6 +74,7 @@ impl Crew {
             at_work: AtomicUsize::new(0),
             overdue: Mutex::default(),
             alarm: Condvar::new(),
+            is_interrupted: AtomicBool::new(false),
         })
     }
 
@@ -134,6 +138,7 @@ pub struct Threads {
     crew: Arc<Crew>,
     /// One for each thread that has not begun.
     ready: Mutex<Vec<Wsgi>>,
+    hooks: Option<Hooks>,
     log: Log,
 }
 
@@ -167,6 +172,12 @@ impl Threads {
                     seat.interrupt(number, exception);
                 }
             }
+        }
+        if self.crew.is_interrupted.load(Ordering::Relaxed)
+            && let Some(hooks) = &self.hooks
+            && let Err(error) = hooks.interrupted(py)
+        {
+            self.log.error(format_args!("A hook failed: {error}"));
         }
         // The responses are given up by now: whatever cleans up after itself may do so.
         let farewell = py.get_type::<PySystemExit>();
@@ -254,7 +265,8 @@ impl Threaded {
             parked: Parked::default(),
         };
         let ready = (0..settings.threads).map(|_| wsgi.twin(py)).collect::<PyResult<_>>()?;
-        let threads = Threads { crew, ready: Mutex::new(ready), log: boot.log().clone() };
+        let (hooks, log) = (wsgi.hooks(py), boot.log().clone());
+        let threads = Threads { crew, ready: Mutex::new(ready), hooks, log };
         start.call1((Py::new(py, threads)?, settings.threads))?;
         Ok(host)
     }
@@ -309,6 +321,11 @@ impl Host for Threaded {
     }
 
     fn after_park(&mut self) {}
+
+    /// The hook is called by a thread of Python's, at the end.
+    fn interrupted(&mut self) {
+        self.crew.is_interrupted.store(true, Ordering::Relaxed);
+    }
 
     fn has_threads(&self) -> bool {
         true

@@ -53,6 +53,8 @@ impl Arbiter {
     }
 
     fn spawn(&mut self, slot: usize, generation: u32, now: Instant) {
+        let about = [("SLOT", slot.to_string()), ("GENERATION", generation.to_string())];
+        self.hook(Hook::PreFork, &about);
         let block = self.scoreboard.acquire(slot as u64, u64::from(generation));
         let spawned = if self.generations.get(&generation).is_some_and(Generation::preloads) {
             self.ask_for_worker(slot, generation, block, now)

@@ -86,6 +86,9 @@ impl Arbiter {
             None => None,
         };
         journal.info(&format!("Starting monoceros {}", env!("CARGO_PKG_VERSION")));
+        for note in &loaded.notes {
+            journal.info(note);
+        }
         for warning in &loaded.warnings {
             journal.warning(warning);
         }

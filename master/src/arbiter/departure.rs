@@ -178,7 +178,9 @@ impl Arbiter {
         self.hooks.tend();
         // One that was forked for us is none, and has been announced before it could end by itself.
         self.hear_preloaders();
+        self.tend_reading();
         let mut known = self.hooks.pids();
+        known.extend(self.reload.reading.iter().map(|(reader, _)| reader.pid().as_raw()));
         known.extend(self.processes.values().map(|process| process.pid().as_raw()));
         for _ in 0..ORPHANS_PER_TURN_MAX {
             match sys::pidfd::reap_orphan(&|pid| known.contains(&pid.as_raw())) {

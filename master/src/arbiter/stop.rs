@@ -113,6 +113,7 @@ impl Arbiter {
         // Readiness fails before anything else changes.
         self.publish();
         self.fleet.end_reload();
+        self.reload.reading = None;
         self.manager.tell_stopping(longest + KILLED_WAIT_MAX + 2 * self.hooks_end_max());
     }
 

@@ -77,11 +77,10 @@ const NO_PYTHON_LOG: &str =
     "Python's logging is not used; see errorlog, accesslog, loglevel and syslog";
 const UNSAFE: &str = "it lets requests through that a proxy may understand differently";
 const PER_REQUEST: &str =
-    "no command is run per request; do it in the application, or read the access log";
+    "no command is run per request; in gunicorn's Python configuration file it is a function";
 
 /// The settings, in gunicorn's order.
 pub static RETIRED: &[Retired] = &[
-    row("wsgi_app", &[], Value, Refused, "name the application on the command line, or as app"),
     row(
         "worker_class",
         &["k", "worker-class"],
@@ -115,13 +114,12 @@ pub static RETIRED: &[Retired] = &[
         "it is gunicorn's own; proc_name names the processes",
     ),
     row("paste", &["paste", "paster"], Value, Refused, NO_PASTE),
-    row("pre_fork", &[], Value, Refused, "no worker waits for a command; post_fork runs beside it"),
     row(
         "worker_int",
         &[],
         Value,
         Refused,
-        "what a worker does on INT or QUIT is its program's business; child_exit tells its end",
+        "no command is run then; in gunicorn's Python configuration file it is a function",
     ),
     row("pre_request", &[], Value, Refused, PER_REQUEST),
     row("post_request", &[], Value, Refused, PER_REQUEST),

@@ -45,6 +45,9 @@ impl EventLoop {
             self.drain();
         }
         if signals.contains(Signal::SIGQUIT) || signals.contains(Signal::SIGINT) {
+            if let Some(host) = self.core.host() {
+                host.interrupted();
+            }
             self.core.drain.quit();
         }
     }
