@@ -137,11 +137,7 @@ def arguments():
     parser.add_argument("--floor", default="target/release/floor", help=argparse.SUPPRESS)
     parser.add_argument("--options", default="", help="further options of master, e.g. '--access-logfile /tmp/log'")
     parser.add_argument("--out", default="target/bench", help="folder of results and logs (default: %(default)s)")
-    flags = parser.parse_args()
-    if flags.close:
-        # The floor knows keep-alive only.
-        flags.peers = ",".join(name for name in flags.peers.split(",") if name != "floor")
-    return flags
+    return parser.parse_args()
 
 
 main()

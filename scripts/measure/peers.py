@@ -18,7 +18,7 @@ def monoceros(port, database, flags):
 
 def floor(port, database, flags):
     options = ["--workers", str(flags.workers), "--bind", f"127.0.0.1:{port}", "--postgres", database.address()]
-    return [flags.floor, *options]
+    return [flags.floor, *options, *(["--close"] if flags.close else [])]
 
 
 OTHERS = others.found()
