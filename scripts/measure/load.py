@@ -4,6 +4,9 @@ import os
 import pathlib
 import re
 import subprocess
+import time
+
+from . import cpu
 
 PIPELINE = pathlib.Path(__file__).with_name("pipeline.lua")
 UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}
@@ -23,6 +26,15 @@ def run(url, connections, seconds, depth=1, close=False):
     if done.returncode:
         raise SystemExit(f"bench: {' '.join(command)}: {done.stderr or done.stdout}")
     return read(done.stdout, depth)
+
+
+def measured(peer, path, connections, seconds, depth=1, close=False, settle_s=0):
+    """The same for a server that runs, with `server_us`: its CPU per request, up to `settle_s` after the load."""
+    before = cpu.seconds(peer.pids())
+    figures = run(peer.url(path), connections, seconds, depth, close)
+    time.sleep(settle_s)
+    figures["server_us"] = cpu.spent(before, cpu.seconds(peer.pids())) * 1e6 / max(figures["requests"], 1)
+    return figures
 
 
 def read(text, depth=1):
