@@ -5,6 +5,7 @@
 """
 
 import argparse
+import contextlib
 import os
 import resource
 import signal
@@ -101,28 +102,41 @@ def reload(name, database, flags, out):
 
 
 def idle(name, database, flags, out):
-    """Memory per idle connection that has had one answer, in bytes; and how many were still open at the end."""
+    """Memory per idle connection that has had one answer, in bytes; how many there were, and how many still open at the end."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (IDLE_CONNECTIONS + 1000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    more = argparse.Namespace(**{**vars(flags), "options": flags.options + IDLE_OPTIONS})
+    more = argparse.Namespace(**{**vars(flags), "options": flags.options + IDLE_OPTIONS, "close": False})
     peer = peers.start(name, database, more, out)
-    clients = []
     try:
+        cpu.settle(peer.process.pid)
         before = sum(cpu.pss_bytes(peer.pids()))
-        for _ in range(IDLE_CONNECTIONS):
-            client = socket.create_connection(("127.0.0.1", peer.port), timeout=10)
-            client.sendall(REQUEST)
-            client.recv(1024)
-            clients.append(client)
-        after = sum(cpu.pss_bytes(peer.pids()))
-        quiet = cpu.seconds(peer.pids())
-        time.sleep(1)
-        idle_cpu = cpu.spent(quiet, cpu.seconds(peer.pids())) * 1e3
-        still_open = sum(is_open(client) for client in clients)
+        with contextlib.ExitStack() as opened:
+            clients = answered_clients(peer, opened)
+            after = sum(cpu.pss_bytes(peer.pids()))
+            quiet = cpu.seconds(peer.pids())
+            time.sleep(1)
+            idle_cpu = cpu.spent(quiet, cpu.seconds(peer.pids())) * 1e3
+            still_open = sum(is_open(client) for client in clients)
     finally:
-        for client in clients:
-            client.close()
         peer.stop()
-    return {"bytes_per_idle": (after - before) / IDLE_CONNECTIONS, "idle_cpu_ms_per_s": idle_cpu, "open": still_open}
+    figures = {"clients": len(clients), "still_open": still_open, "idle_cpu_ms_per_s": idle_cpu}
+    if clients:
+        figures["bytes_per_idle"] = (after - before) / len(clients)
+    return figures
+
+
+def answered_clients(peer, opened):
+    """As many connections as there should be, each with one answer; fewer if the server takes no more."""
+    clients = []
+    while len(clients) < IDLE_CONNECTIONS:
+        try:
+            client = opened.enter_context(socket.create_connection(("127.0.0.1", peer.port), timeout=5))
+            client.sendall(REQUEST)
+            if not client.recv(1024).startswith(b"HTTP/1.1 200"):
+                break
+        except OSError:
+            break
+        clients.append(client)
+    return clients
 
 
 def is_open(client):
