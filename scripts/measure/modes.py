@@ -190,6 +190,11 @@ def render(found):
         lines += ["| | " + " | ".join(keys) + " |", "| --- |" + " --- |" * len(keys)]
         for name, figures in by_server.items():
             if figures:
-                lines.append(f"| {name} | " + " | ".join(f"{figures[key]:.1f}" if key in figures else "–" for key in keys) + " |")
+                lines.append(f"| {name} | " + " | ".join(shown(figures.get(key, "–")) for key in keys) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def shown(value):
+    """Counts whole, measures with a decimal."""
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

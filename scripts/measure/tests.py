@@ -4,12 +4,13 @@ import contextlib
 import io
 import os
 import pathlib
+import re
 import socket
 import tempfile
 import types
 import unittest
 
-from . import beside, check, cpu, load, names, peers, postgres, table, wsgi
+from . import beside, check, cpu, instructions, load, names, peers, postgres, table, wsgi
 
 REPORT = """Running 2s test @ http://127.0.0.1:1/plaintext
   2 threads and 64 connections
@@ -96,6 +97,13 @@ class Instrument(unittest.TestCase):
             words = command.format(bind="127.0.0.1:5", port=5, app="m:a").split()
             self.assertTrue(any(word.endswith("5") for word in words) and "m:a" in words, name)
             self.assertEqual(name in wsgi.PACKAGES, name != "monoceros")
+
+
+class Instructions(unittest.TestCase):
+    def test_documentation_says_what_is_recorded(self):
+        recorded = [str(int(line.split()[1])) for line in instructions.BUDGETS.read_text().splitlines()]
+        (row,) = re.findall(r"^\| ours \| (.*) \|$", pathlib.Path("docs/performance.md").read_text(), re.M)
+        self.assertEqual(row.replace(",", "").split(" | "), recorded, "write what --record wrote to docs/performance.md, too")
 
 
 class Table(unittest.TestCase):
