@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import statistics
+import sys
 import time
 
 from . import cpu, load, peers
@@ -62,14 +63,13 @@ def memory(name, database, flags, out):
             if peer.serves(path[1:]):
                 load.run(peer.url(path), 64, 1, close=flags.close)
         serving = workers(peer)
-        first, its_workers = sum(cpu.pss_bytes([peer.process.pid])), cpu.pss_bytes(serving)
-        whole = sum(cpu.pss_bytes(peer.pids()))
+        sizes = {pid: sum(cpu.pss_bytes([pid])) / 1e6 for pid in peer.pids()}
     finally:
         peer.stop()
-    figures = {"total_mb": whole / 1e6, "first_mb": first / 1e6}
+    figures = {"total_mb": sum(sizes.values()), "first_mb": sizes.pop(peer.process.pid)}
+    its_workers = [sizes.pop(pid) for pid in serving]
     if its_workers:
-        helpers = whole - first - sum(its_workers)
-        figures.update(workers=len(its_workers), worker_mb=statistics.mean(its_workers) / 1e6, helpers_mb=helpers / 1e6)
+        figures.update(workers=len(its_workers), worker_mb=statistics.mean(its_workers), helpers_mb=float(sum(sizes.values())))
     return figures
 
 
@@ -168,10 +168,10 @@ def tail(name, database, flags, out):
 
 
 def workers(peer):
-    """Its processes that serve."""
+    """Its processes that serve: those with the right word in their title, or, of gunicorn's, all but the first."""
     others = set(peer.pids()) - {peer.process.pid}
-    # gunicorn has no other process, and its workers no title of their own; the floor's are told apart by a flag.
-    return others if peer.name == "python" else {pid for pid in others if "worker" in cpu.title(pid)}
+    word = {"python": "", "nginx": "nginx: worker", "floor": "--worker"}.get(peer.name, "worker")
+    return {pid for pid in others if word in cpu.title(pid)}
 
 
 MODES = {"startup": startup, "memory": memory, "reload": reload, "idle": idle, "tail": tail}
@@ -179,7 +179,13 @@ MODES = {"startup": startup, "memory": memory, "reload": reload, "idle": idle, "
 
 def run(names, servers, database, flags, out):
     """{mode: {server: figures}}"""
-    return {mode: {name: MODES[mode](name, database, flags, out) for name in servers} for mode in names}
+    found = {}
+    for mode in names:
+        for name in servers:
+            figures = MODES[mode](name, database, flags, out)
+            found.setdefault(mode, {})[name] = figures
+            print(f"  {mode} {name}: {', '.join(f'{key}={shown(value)}' for key, value in figures.items())}", file=sys.stderr)
+    return found
 
 
 def render(found):

@@ -1,7 +1,7 @@
 """The table: medians over the rounds; the base's ratios to the others and to the best of them; what its variants cost.
 
 A result is {"flags": {"base"}, "checks": {peer: {test: facts}}, "memory": {row: {peer: [bytes of each process]}}, "runs":
-[figures with peer, test, connections and round]}.
+[figures with peer, test, connections and round]}. Without a database no run has `postgres_us`.
 """
 
 import statistics
@@ -10,7 +10,6 @@ import sys
 from . import check, peers
 
 FIGURES = ("server_us", "postgres_us", "writers_us", "rps", "p50_ms", "p99_ms")
-RATIOS = "server CPU · server and PostgreSQL's CPU · requests/s"
 
 
 def report(result, file):
@@ -23,7 +22,8 @@ def report(result, file):
 
 def render(result):
     names, base = list(result["checks"]), result["flags"]["base"]
-    lines = ["CPU µs per request (PostgreSQL's) · requests/s · p50/p99; medians over the rounds.", "", *header(names)]
+    database = " (PostgreSQL's)" if has_database(result) else ""
+    lines = [f"CPU µs per request{database} · requests/s · p50/p99; medians over the rounds.", "", *header(names)]
     by_test = medians(result["runs"])
     for (test, connections), by_peer in by_test.items():
         cells = [cell(by_peer[name], test) if name in by_peer else "–" for name in names]
@@ -54,8 +54,8 @@ def row(name, cells):
 def cell(figures, test):
     decimals = 2 if figures["server_us"] < 10 else 1
     database = f" ({figures['postgres_us']:.0f})" if test in check.SELECTS else ""
-    latencies = f"{figures['p50_ms']:.1f}/{figures['p99_ms']:.1f} ms"
-    return f"{figures['server_us']:.{decimals}f}{database} · {rate(figures['rps'])} · {latencies}"
+    latencies = "" if figures["p50_ms"] is None else f" · {figures['p50_ms']:.1f}/{figures['p99_ms']:.1f} ms"
+    return f"{figures['server_us']:.{decimals}f}{database} · {rate(figures['rps'])}{latencies}"
 
 
 def rate(number):
@@ -73,7 +73,7 @@ def ratios(result, base, others):
     did best in a figure in that round: the floor is none, nor are other forms of ours."""
     rivals = [name for name in others if peers.is_rival(name)]
     columns = [*others, *(["the best"] if rivals else [])]
-    lines = [f"{base} / theirs: {RATIOS}" + (f". The best of {', '.join(rivals)}, per figure and round" if rivals else ""), ""]
+    lines = [f"{base} / theirs: {compared_figures(result)}" + (f". The best of {', '.join(rivals)}, per figure and round" if rivals else ""), ""]
     lines += header(columns)
     for test, by_round in rounds(result["runs"]).items():
         cells = [compared(by_round, base, [other]) for other in others]
@@ -83,7 +83,7 @@ def ratios(result, base, others):
 
 def variant_ratios(result, base, variants):
     """Each variant to the base, in the same way."""
-    lines = [f"theirs / {base}: {RATIOS}", "", *header(variants)]
+    lines = [f"theirs / {base}: {compared_figures(result)}", "", *header(variants)]
     for test, by_round in rounds(result["runs"]).items():
         lines.append(row(test, [compared(by_round, variant, [base]) for variant in variants]))
     return lines
@@ -98,10 +98,19 @@ def compared(by_round, name, others):
             pairs.append((by_peer[name], theirs))
     if not pairs:
         return "–"
-    cpu = statistics.median(ours["server_us"] / min(it["server_us"] for it in theirs) for ours, theirs in pairs)
-    both = statistics.median(both_us(ours) / min(map(both_us, theirs)) for ours, theirs in pairs)
-    rps = statistics.median(ours["rps"] / max(it["rps"] for it in theirs) for ours, theirs in pairs)
-    return f"{cpu:.2f} · {both:.2f} · {rps:.2f}"
+    ratios = [statistics.median(ours["server_us"] / min(it["server_us"] for it in theirs) for ours, theirs in pairs)]
+    if "postgres_us" in pairs[0][0]:
+        ratios.append(statistics.median(both_us(ours) / min(map(both_us, theirs)) for ours, theirs in pairs))
+    ratios.append(statistics.median(ours["rps"] / max(it["rps"] for it in theirs) for ours, theirs in pairs))
+    return " · ".join(f"{ratio:.2f}" for ratio in ratios)
+
+
+def compared_figures(result):
+    return "server CPU · server and PostgreSQL's CPU · requests/s" if has_database(result) else "server CPU · requests/s"
+
+
+def has_database(result):
+    return any("postgres_us" in run for run in result["runs"])
 
 
 def both_us(figures):
@@ -156,8 +165,12 @@ def medians(runs):
         found.setdefault((run["test"], run["connections"]), {}).setdefault(run["peer"], []).append(run)
     return {
         key: {
-            peer: {figure: statistics.median(run[figure] for run in its) for figure in FIGURES}
+            peer: {figure: median([run[figure] for run in its]) for figure in FIGURES if figure in its[0]}
             for peer, its in by_peer.items()
         }
         for key, by_peer in found.items()
     }
+
+
+def median(values):
+    return None if None in values else statistics.median(values)

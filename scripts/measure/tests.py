@@ -33,6 +33,12 @@ class Instrument(unittest.TestCase):
         self.assertEqual((figures["requests"], figures["rps"]), (220011, 110005.5))
         self.assertEqual((figures["p50_ms"], figures["p99_ms"]), (0.812, 1250.0))
 
+    def test_latencies_of_batches_are_not_shown(self):
+        figures = load.read(REPORT, depth=16)
+        self.assertEqual((figures["requests"], figures["p50_ms"], figures["p99_ms"]), (220011, None, None))
+        runs = [{**run("monoceros", 0, 2.0), "p50_ms": None, "p99_ms": None}]
+        self.assertIn("| json, 64 | 2.00 · 0.00k |", table.render(result(runs)))
+
     def test_cpu_of_a_process_that_began_meanwhile_counts(self):
         self.assertEqual(cpu.spent({(1, 1): 2.0, (9, 9): 5.0}, {(1, 1): 3.0, (2, 2): 0.5}), 1.5)
 
@@ -120,6 +126,14 @@ class Table(unittest.TestCase):
         text = table.render(result(runs))
         self.assertIn("| json, 64 | 3.00 · 3.00 · 0.33 | 0.62 · 0.62 · 1.67 | 0.62 · 0.62 · 1.67 | 0.75 · 0.75 · 1.33 |", text)
         self.assertIn("The best of axum, may", text)
+
+    def test_without_a_database_there_is_no_figure_of_one(self):
+        runs = [run("monoceros", 0, 2.0), run("uwsgi", 0, 4.0)]
+        for it in runs:
+            del it["postgres_us"], it["writers_us"]
+        text = table.render(result(runs))
+        self.assertIn("| json, 64 | 0.50 · 2.00 | 0.50 · 2.00 |", text)
+        self.assertNotIn("PostgreSQL", text)
 
     def test_best_is_found_for_each_figure_apart(self):
         cheap, quick = run("axum", 0, 4.0), {**run("may", 0, 8.0), "rps": 1.0}

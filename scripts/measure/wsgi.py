@@ -144,7 +144,7 @@ def measure(flags, servers, environment, folder):
                     load.run(server.url("/"), CONNECTIONS, seconds=1)
                     for way, close in WAYS.items():
                         figures = load.measured(server, "/", CONNECTIONS, flags.seconds, close=close)
-                        figures.update(peer=name, test=page, connections=way, round=number, postgres_us=0, writers_us=0)
+                        figures.update(peer=name, test=page, connections=way, round=number)
                         records.append(figures)
                         print(f"  {number + 1}/{flags.rounds} {page:7} {way:10} {name:16} {figures['server_us']:8.1f} µs "
                               f"{figures['rps']:8.0f}/s failed={figures['failed']}", file=sys.stderr)
