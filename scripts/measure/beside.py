@@ -62,8 +62,11 @@ def spread(peer, after_s):
 
 def connections(pids, port):
     """How many client connections each process holds, the most first; processes without any are left out."""
-    with open("/proc/net/tcp") as file:
-        ours = established(file.read(), port)
+    ours = set()
+    # A server that listens on both versions of IP has its clients in the second table.
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(FileNotFoundError), open(table) as file:
+            ours |= established(file.read(), port)
     held = (sum(inode in ours for inode in sockets(pid)) for pid in pids)
     return sorted((count for count in held if count), reverse=True)
 
