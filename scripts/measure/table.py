@@ -32,7 +32,8 @@ def render(result):
             cells = [f"{by_peer[name]['writers_us']:.0f}" if name in by_peer else "–" for name in names]
             lines.append(row(f"{test}, {connections}: PostgreSQL's writers", cells))
     for label, by_peer in result["memory"].items():
-        lines.append(row(label, [memory(by_peer[name]) if name in by_peer else "–" for name in names]))
+        if by_peer:
+            lines.append(row(label, [memory(by_peer[name]) if name in by_peer else "–" for name in names]))
     if base in names:
         variants = [name for name in names if name.startswith(f"{base}+")]
         others = [name for name in names if name != base and name not in variants]
