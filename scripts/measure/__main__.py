@@ -43,7 +43,10 @@ def main():
                 running.append(peers.start(name, database, flags, out))
             facts = {peer.name: check.check(peer, filter(peer.serves, tests), TESTS, database) for peer in running}
             database.quiet()
-            runs = rounds(flags, tests, running, database)
+            keeping = [peer.name for peer in running if flags.close and not peer.closes("/plaintext")]
+            if not all(map(peers.is_rival, keeping)):
+                sys.exit(f"bench: the connection is kept, although the client asks for its end: {', '.join(keeping)}")
+            runs = rounds(flags, tests, [peer for peer in running if peer.name not in keeping], database)
             # Several of ours share one program's pages, which would make each look small.
             ours = [peer.name for peer in running if peer.name in peers.OURS]
             memory = {peer.name: cpu.pss_bytes(peer.pids()) for peer in running if len(ours) < 2 or peer.name not in ours}
@@ -59,6 +62,7 @@ def main():
         "flags": names.told(flags),
         "versions": {name: peers.OTHERS[name][2] for name in servers if name in peers.OTHERS},
         "checks": facts,
+        "keeping": keeping,
         "memory": {"memory (PSS)": memory},
         "runs": runs,
     }

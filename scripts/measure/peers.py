@@ -4,15 +4,17 @@ import http.client
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import time
 
 from . import cpu, others
 from .postgres import free_port
 
-# Longest wait for a server's first answer, and for its end, in seconds.
+# Longest wait for a server's first answer, for its end, and for that of a connection, in seconds.
 BOOT_MAX_S = 30
 STOP_MAX_S = 40
+CLOSE_MAX_S = 2
 
 
 def monoceros(peer, database, flags):
@@ -95,6 +97,19 @@ class Peer:
             return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
         finally:
             connection.close()
+
+    def closes(self, path):
+        """Whether it closes a connection, after the answer, whose client asks for that."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=CLOSE_MAX_S) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            try:
+                while client.recv(1 << 16):
+                    pass
+            except TimeoutError:
+                return False
+            except ConnectionResetError:
+                pass
+        return True
 
     def answers(self, path):
         """Waits for the first answer of status 200; whether there was one."""

@@ -72,7 +72,8 @@ def memory(sizes):
 def ratios(result, base, others):
     """The base to each of the others within each round, then the median: the machine's mood falls out. The best is who
     did best in a figure in that round: the floor is none, nor are other forms of ours."""
-    rivals = [name for name in others if peers.is_rival(name)]
+    took_part = {run["peer"] for run in result["runs"]}
+    rivals = [name for name in others if peers.is_rival(name) and name in took_part]
     columns = [*others, *(["the best"] if rivals else [])]
     lines = [f"{base} / theirs: {compared_figures(result)}" + (f". The best of {', '.join(rivals)}, per figure and round" if rivals else ""), ""]
     lines += header(columns)
@@ -134,6 +135,8 @@ def notes(result):
         fewer = [f"{test} {fact['syncs']:.1f} of {check.SELECTS[test]}" for test, fact in facts.items() if shares_syncs(test, fact)]
         if fewer:
             lines.append(f"{name} ends several SELECTs with one Sync ({check.ONE_SYNC_FOR_SEVERAL[name]}), per request: {', '.join(fewer)}")
+    if keeping := result.get("keeping"):
+        lines.append(f"Left out, since the connection is kept although the client asks for its end: {', '.join(keeping)}")
     unlogged = [f"{run['peer']} {run['test']} {1 - run['logged'] / run['requests']:.1%}" for run in result["runs"] if is_unlogged(run)]
     if unlogged:
         lines.append(f"Requests without a line in the access log: {', '.join(unlogged)}")

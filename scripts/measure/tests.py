@@ -7,8 +7,10 @@ import pathlib
 import re
 import socket
 import tempfile
+import threading
 import types
 import unittest
+from unittest import mock
 
 from . import beside, check, cpu, instructions, load, names, peers, postgres, table, wsgi
 
@@ -84,6 +86,17 @@ class Instrument(unittest.TestCase):
                 opened.enter_context(listener.accept()[0])
             self.assertEqual(beside.connections([os.getpid()], port), [3])
             self.assertEqual(beside.connections([1 << 30], port), [])
+
+    def test_server_that_keeps_a_connection_against_its_clients_word_is_found_out(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener, mock.patch.object(peers, "CLOSE_MAX_S", 0.05):
+            server = peers.Peer("one that keeps", None)
+            server.port = listener.getsockname()[1]
+            # The kernel takes the connection and nobody closes it.
+            self.assertFalse(server.closes("/"))
+            listener.accept()[0].close()
+            threading.Timer(0.01, lambda: listener.accept()[0].close()).start()
+            with mock.patch.object(peers, "CLOSE_MAX_S", 5):
+                self.assertTrue(server.closes("/"))
 
     def test_access_log_is_counted_and_emptied(self):
         with tempfile.TemporaryDirectory() as folder:

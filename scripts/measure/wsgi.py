@@ -20,19 +20,22 @@ import time
 from . import cpu, load, names, peers, table
 
 CONNECTIONS = 32
+UWSGI = "uwsgi --master --processes 2 --disable-logging --die-on-term --module {app}"
 COMMANDS = {
     "monoceros": "master --workers 2 --bind {bind} --log-level error {app}",
     "gunicorn sync": "gunicorn --workers 2 --bind {bind} --log-level error {app}",
     "gunicorn gthread": "gunicorn --workers 2 -k gthread --threads 4 --keep-alive 15 --bind {bind} --log-level error {app}",
     "granian": "granian --interface wsgi --workers 2 --blocking-threads 1 --port {port} --no-access-log --log-level error {app}",
-    "uwsgi": "uwsgi --master --processes 2 --http11-socket {bind} --add-header Connection:Keep-Alive --disable-logging --die-on-term --module {app}",
+    # It keeps each connection or none, whatever the client says.
+    "uwsgi kept": f"{UWSGI} --http11-socket {{bind}} --add-header Connection:Keep-Alive",
+    "uwsgi closed": f"{UWSGI} --http-socket {{bind}} --add-header Connection:close",
     "bjoern": "python bjoern_server.py {port} {app}",
     "waitress": "waitress-serve --listen {bind} --threads 2 {app}",
 }
 # What each server comes from; ours comes from the wheel.
 PACKAGES = {
-    "gunicorn sync": "gunicorn", "gunicorn gthread": "gunicorn", "granian": "granian", "uwsgi": "uwsgi", "bjoern": "bjoern",
-    "waitress": "waitress",
+    "gunicorn sync": "gunicorn", "gunicorn gthread": "gunicorn", "granian": "granian", "uwsgi kept": "uwsgi",
+    "uwsgi closed": "uwsgi", "bjoern": "bjoern", "waitress": "waitress",
 }
 FRAMEWORKS = ("flask", "django<6")
 # {name: whether each request has a connection of its own}
@@ -143,6 +146,8 @@ def measure(flags, servers, environment, folder):
                     cpu.settle(server.process.pid)
                     load.run(server.url("/"), CONNECTIONS, seconds=1)
                     for way, close in WAYS.items():
+                        if close and not server.closes("/"):
+                            continue
                         figures = load.measured(server, "/", CONNECTIONS, flags.seconds, close=close)
                         figures.update(peer=name, test=page, connections=way, round=number)
                         records.append(figures)
