@@ -12,7 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use worker::http1::FieldStorage;
-use worker::{Detached, Host, HostError, HostRequest, Progress, RequestId, Responder};
+use worker::{Detached, Host, HostError, HostRequest, Log, Progress, RequestId, Responder};
 
 /// Pieces of a response that comes in pieces.
 const PIECES: u32 = 3;
@@ -33,17 +33,17 @@ struct OneThread {
 }
 
 fn main() -> ExitCode {
-    let code = worker::run_host(|_| {
+    let code = worker::run_host(|boot| {
         let (jobs, arrivals) = channel();
         let at_work = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&at_work);
-        std::thread::spawn(move || work(&arrivals, &count));
+        let (count, log) = (Arc::clone(&at_work), boot.log().clone());
+        std::thread::spawn(move || work(&arrivals, &count, &log));
         Ok(Box::new(OneThread { jobs, responses: HashMap::new(), at_work }))
     });
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-fn work(arrivals: &Receiver<Job>, at_work: &AtomicUsize) {
+fn work(arrivals: &Receiver<Job>, at_work: &AtomicUsize, log: &Log) {
     let mut fields = FieldStorage::new();
     while let Ok(Job { request, said, waker }) = arrivals.recv() {
         let say = |piece, is_all| {
@@ -54,6 +54,7 @@ fn work(arrivals: &Receiver<Job>, at_work: &AtomicUsize) {
         };
         let path = request.head(&mut fields).map(|head| head.path().to_vec()).unwrap_or_default();
         let path = String::from_utf8_lossy(&path);
+        log.info(format_args!("At work path={path}"));
         let time = path.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0);
         let time = Duration::from_millis(time);
         if path.starts_with("/pieces/") {

@@ -142,4 +142,14 @@ mod tests {
         drop(huge);
         assert!(Buffer::new().capacity() <= POOLED_BYTES_MAX);
     }
+
+    #[test]
+    fn a_thread_that_takes_none_keeps_none() {
+        let handed_over = Buffer::new();
+        let kept = std::thread::spawn(move || {
+            drop(handed_over);
+            POOL.with_borrow(Vec::len)
+        });
+        assert_eq!(kept.join().unwrap(), 0);
+    }
 }

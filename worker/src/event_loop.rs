@@ -279,7 +279,7 @@ impl EventLoop {
             self.on_signals();
         }
         while let Some(shard) = self.ready_shards.pop() {
-            self.accept_some(shard, self.accepts_per_wake());
+            self.on_arrival(shard);
         }
     }
 
@@ -299,6 +299,9 @@ impl EventLoop {
         let Some(connection) = self.connections.get_mut(index) else { return };
         match act(connection, &mut self.core) {
             Verdict::Keep => {
+                if connection.watch(self.poll.registry()).is_err() {
+                    return self.close(index);
+                }
                 if let Some(at) = connection.deadline() {
                     self.timers.schedule(index, at);
                 }
@@ -327,13 +330,14 @@ impl EventLoop {
     /// Does what is due by now.
     fn expire(&mut self, now: Instant) {
         let (connections, core) = (&mut self.connections, &mut self.core);
+        let registry = self.poll.registry();
         let mut closed = Vec::new();
         self.timers.expire(now, &mut |index| {
             let connection = connections.get_mut(index)?;
             match connection.deadline() {
                 Some(at) if at <= now => match connection.on_deadline(core) {
-                    Verdict::Keep => connection.deadline(),
-                    Verdict::Close => {
+                    Verdict::Keep if connection.watch(registry).is_ok() => connection.deadline(),
+                    _ => {
                         closed.push(index);
                         None
                     }
@@ -350,8 +354,9 @@ impl EventLoop {
             self.core.kernel.database.on_deadline(now);
             self.core.has_asked = true;
         }
+        self.take_overdue(now);
         if self.shards.on_deadline(&self.poll, now) {
-            self.sweep(self.accepts_per_wake());
+            self.sweep();
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod detached;
 mod gate;
+mod preload;
 mod responder;
 mod run;
 
@@ -21,6 +22,7 @@ use net::Peer;
 
 pub use detached::Detached;
 pub(crate) use gate::Gate;
+pub use preload::{Next, Preloader};
 pub(crate) use responder::{FilePart, Reply};
 pub use responder::{HostError, Responder};
 pub use run::{HostBoot, run_host};
@@ -147,6 +149,9 @@ pub trait Host {
 
     /// The loop is awake.
     fn after_park(&mut self);
+
+    /// A quick stop was asked for: the worker is about to end.
+    fn interrupted(&mut self) {}
 
     /// Logs are opened anew: a file may have been rotated away.
     fn reopen_logs(&mut self) {}

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::Poll;
+use net::notify::Notifier;
 use scoreboard::State;
 use shared::exit;
 use shared::settings::Settings;
@@ -80,7 +81,32 @@ pub(crate) fn run_engine(
     }
 }
 
-fn serve(
+/// Says why there will be no worker, in the log and to the master; returns the exit code.
+pub(crate) fn fail(
+    log: &Log,
+    notifier: Option<&Notifier>,
+    code: i32,
+    what: &str,
+    why: &str,
+) -> i32 {
+    log.error(format_args!("{what}: {why}"));
+    if let Some(notifier) = notifier {
+        // A master that is gone needs no reason.
+        let _ = notifier.send(&format!("ERRNO={code}\nSTATUS={what}: {}", why.replace('\n', " ")));
+    }
+    code
+}
+
+/// What is said of an application that could not be built.
+pub(crate) fn what_failed(code: i32) -> &'static str {
+    match code {
+        exit::APP_LOAD => "Application cannot be loaded",
+        _ => "Exception in worker process",
+    }
+}
+
+/// Serves with what was taken over, until the end; returns the exit code.
+pub(crate) fn serve(
     inheritance: Inheritance,
     build: impl FnOnce(&Boot) -> Result<Engine, (i32, BootError)>,
 ) -> i32 {
@@ -107,11 +133,8 @@ fn serve(
             let _ = notifier.send(message);
         }
     };
-    let failed = |log: &Log, code: i32, what: &str, why: &str| {
-        log.error(format_args!("{what}: {why}"));
-        tell(&format!("ERRNO={code}\nSTATUS={what}: {}", why.replace('\n', " ")));
-        code
-    };
+    let failed =
+        |log: &Log, code: i32, what: &str, why: &str| fail(log, notifier.as_ref(), code, what, why);
     let parts = match Parts::make(settings, log, block) {
         Ok(parts) => parts,
         Err((log, error)) => {
@@ -124,11 +147,8 @@ fn serve(
     let Engine { service, host } = match build(&boot) {
         Ok(engine) => engine,
         Err((code, error)) => {
-            let what = match code {
-                exit::APP_LOAD => "Application cannot be loaded",
-                _ => "Exception in worker process",
-            };
-            return failed(&kernel.log, code, what, &Chain(&*error).to_string());
+            let why = Chain(&*error).to_string();
+            return failed(&kernel.log, code, what_failed(code), &why);
         }
     };
     let access = AccessLog::open(&kernel.settings, slot, generation, &kernel.log);

@@ -44,6 +44,11 @@ impl ErrorStream {
         Ok(())
     }
 
+    /// Writes text for the error log at a level of Python's `logging`.
+    fn log(&self, level: u32, text: &str) {
+        self.log.0.application_at(level, text);
+    }
+
     fn flush(&mut self) {
         if !self.line.is_empty() {
             self.log.0.application(&self.line);

@@ -6,14 +6,15 @@
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_long};
-use std::fs::File;
-use std::os::fd::FromRawFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
-use sys::Signal;
+use sys::sibling::Forked;
+use sys::{Pid, Signal};
 
 use crate::forked;
 use crate::sink::Sink;
@@ -31,6 +32,16 @@ pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyStrin
         // SAFETY: the call above makes nothing but strings.
         unsafe { any.cast_into_unchecked() }
     })
+}
+
+/// A descriptor of our own for what an object of the application has open under `number`. `_py`: it does not close it meanwhile.
+pub fn duplicate(number: RawFd, _py: Python<'_>) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: it is no longer used than for this call, which answers with EBADF should the number be closed.
+    let theirs = unsafe { BorrowedFd::borrow_raw(number) };
+    theirs.try_clone_to_owned()
 }
 
 /// The interpreter's lock, let go while the loop sleeps.
@@ -86,16 +97,6 @@ pub fn raise_in(thread: u64, exception: Option<&Bound<'_, PyType>>, _py: Python<
     unsafe { ffi::PyThreadState_SetAsyncExc(thread, exception) };
 }
 
-/// Takes over a descriptor that Python code made to be given away, as `os.dup` makes one; `None`: it is no descriptor.
-pub fn take_file(fd: i32) -> Option<File> {
-    if fd < 0 {
-        return None;
-    }
-    // SAFETY: `part_of` in `_files.py`, the only caller's only source, has just made the descriptor, kept no copy of its
-    // number, and wrapped it in no object that would close it: it is nobody's but ours.
-    Some(unsafe { File::from_raw_fd(fd) })
-}
-
 thread_local! {
     /// The response that the application at work may write to.
     static CURRENT: Cell<Option<NonNull<()>>> = const { Cell::new(None) };
@@ -141,4 +142,20 @@ pub fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyA
     }
     // SAFETY: a new reference, not null.
     Ok(Some(unsafe { Bound::from_owned_ptr(iterator.py(), item) }))
+}
+
+/// Forks a copy of this process as a child of `parent`, as `os.fork()` would: the interpreter's own locks are taken and
+/// given back around it, and what the application registered for a fork is called, once in each process.
+pub fn fork_sibling(_py: Python<'_>, parent: Pid) -> io::Result<Forked> {
+    // SAFETY: the lock is held, and the main thread calls.
+    unsafe { ffi::PyOS_BeforeFork() };
+    let forked = sys::sibling::fork(parent);
+    if matches!(forked, Ok(Forked::Copy)) {
+        // SAFETY: in the child of a fork, on the thread that forked, which called `PyOS_BeforeFork`.
+        unsafe { ffi::PyOS_AfterFork_Child() };
+    } else {
+        // SAFETY: in the process that forked, or could not, after `PyOS_BeforeFork`.
+        unsafe { ffi::PyOS_AfterFork_Parent() };
+    }
+    forked
 }

@@ -12,6 +12,12 @@ pub fn is_forked() {
     IS_FORKED.store(true, Ordering::Relaxed);
 }
 
+/// This process was forked to be a worker. The loop's own handlers of signals are to follow.
+pub fn make_worker(py: Python<'_>) -> PyResult<()> {
+    IS_FORKED.store(false, Ordering::Relaxed);
+    py.import("monoceros._signals")?.call_method0("install").map(drop)
+}
+
 /// Whether this process was forked by the application: connections and listeners are its parent's.
 pub fn is_guest() -> bool {
     IS_FORKED.load(Ordering::Relaxed)

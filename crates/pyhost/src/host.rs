@@ -12,6 +12,7 @@ use crate::body::Inputs;
 use crate::environ::{Asked, Environs};
 use crate::errors::{self, ErrorStream};
 use crate::ffi::{self, Parked};
+use crate::hooks::Hooks;
 use crate::sink::Sink;
 use crate::start::{StartResponse, early_hints, not_bytes};
 use crate::{forked, signals, trace};
@@ -24,6 +25,8 @@ pub struct Helpers {
     pub part_of: Py<PyAny>,
     /// An exception as text.
     pub text_of: Py<PyAny>,
+    /// Those of gunicorn's configuration file.
+    pub hooks: Option<Hooks>,
 }
 
 impl Helpers {
@@ -32,6 +35,7 @@ impl Helpers {
             file_wrapper: self.file_wrapper.clone_ref(py),
             part_of: self.part_of.clone_ref(py),
             text_of: self.text_of.clone_ref(py),
+            hooks: self.hooks.as_ref().map(|hooks| hooks.clone_ref(py)),
         }
     }
 }
@@ -126,6 +130,11 @@ impl Wsgi {
         self.helpers.text_of.clone_ref(py)
     }
 
+    /// Its hooks, for another thread.
+    pub fn hooks(&self, py: Python<'_>) -> Option<Hooks> {
+        self.helpers.hooks.as_ref().map(|hooks| hooks.clone_ref(py))
+    }
+
     /// The environ of a request.
     pub fn environ<'py>(
         &mut self,
@@ -167,7 +176,7 @@ impl Wsgi {
 
     /// Nobody wants the response in hand any more.
     pub fn give_up(&mut self, py: Python<'_>) {
-        if let Err(error) = self.end(py, None) {
+        if let Err(error) = self.end(py, None, 0) {
             self.report(py, &error, "whose client is gone");
         }
     }
@@ -180,6 +189,9 @@ impl Wsgi {
         sink: &mut Sink<'_, '_>,
         start: &Bound<'_, StartResponse>,
     ) -> Result<(), Failure> {
+        if let Some(hooks) = &self.helpers.hooks {
+            start.borrow_mut().hooked = hooks.before(&environ)?;
+        }
         let application = self.application.bind(py);
         let result = ffi::lend(sink, || application.call1((environ, start)));
         let result = forked::only_parent(py, result)?;
@@ -217,12 +229,12 @@ impl Wsgi {
         result: &Bound<'_, PyAny>,
     ) -> Option<Result<(), Failure>> {
         if start.try_borrow().is_ok_and(|head| head.is_sent && head.declared().is_none()) {
-            // In chunks, or until the connection ends: its bytes have to pass through here.
-            return None;
+            return None; // After `write` it is one more piece of a body without a length.
         }
         let part = self.helpers.part_of.bind(py).call1((result,)).ok()?;
         let (fd, offset, length) = part.extract::<(i32, u64, u64)>().ok()?;
-        let file = ffi::take_file(fd)?;
+        // The application may close its own at once.
+        let file = std::fs::File::from(ffi::duplicate(fd, py).ok()?);
         let sent = (|| {
             let mut head = started(start)?;
             if !head.is_sent {
@@ -272,18 +284,26 @@ impl Wsgi {
         Ok(Progress::Done)
     }
 
-    /// Ends the response in hand, if there is one: `close()` is always called.
-    fn end(&mut self, py: Python<'_>, start: Option<&Bound<'_, StartResponse>>) -> PyResult<()> {
+    /// Ends the response in hand, if there is one: `close()` is always called. `sent` bytes of its body went out.
+    fn end(
+        &mut self,
+        py: Python<'_>,
+        start: Option<&Bound<'_, StartResponse>>,
+        sent: u64,
+    ) -> PyResult<()> {
         let in_hand = self.in_hand.take();
-        if let Some(start) = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py)))
-            && let Ok(mut start) = start.try_borrow_mut()
-        {
+        let start = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py)));
+        if let Some(Ok(mut start)) = start.map(|start| start.try_borrow_mut()) {
             start.is_over = true;
         }
-        match in_hand {
+        let closed = match &in_hand {
             Some(in_hand) => close(py, in_hand.result.bind(py)),
             None => Ok(()),
+        };
+        if let (Some(hooks), Some(start)) = (&self.helpers.hooks, start) {
+            hooks.after(start, sent)?;
         }
+        closed
     }
 
     /// Runs the handlers of signals that have come.
@@ -329,7 +349,8 @@ impl Wsgi {
         }
         // Its output may go out before `close()`, which can take its time.
         sink.finish();
-        if let Err(error) = ffi::lend(sink, || self.end(py, start)) {
+        let sent = sink.sent();
+        if let Err(error) = ffi::lend(sink, || self.end(py, start, sent)) {
             self.report(py, &error, &sink.title());
         }
         Progress::Done
@@ -387,6 +408,18 @@ impl Host for Inline {
                 self.wsgi.give_up(py);
             });
         }
+    }
+
+    fn interrupted(&mut self) {
+        Python::attach(|py| {
+            // A quick stop ends what was being done, not what follows.
+            self.wsgi.run_handlers(py);
+            if let Some(hooks) = &self.wsgi.helpers.hooks
+                && let Err(error) = hooks.interrupted(py)
+            {
+                self.wsgi.report(py, &error, "in hand at a quick stop");
+            }
+        });
     }
 
     fn before_park(&mut self) {

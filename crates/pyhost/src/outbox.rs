@@ -130,6 +130,8 @@ pub struct Speaker {
     /// What is to go with the next [`Speaker::send`].
     words: Vec<Word>,
     bytes: usize,
+    /// Bytes of the body so far.
+    sent: u64,
 }
 
 impl Speaker {
@@ -143,6 +145,7 @@ impl Speaker {
             has_ended: false,
             words: Vec::new(),
             bytes: 0,
+            sent: 0,
         }
     }
 
@@ -166,13 +169,20 @@ impl Speaker {
 
     pub fn append(&mut self, piece: &[u8]) {
         self.bytes += piece.len();
+        self.sent += piece.len() as u64;
         match self.words.last_mut() {
             Some(Word::Piece(before)) => before.extend_from_slice(piece),
             _ => self.words.push(Word::Piece(piece.to_vec())),
         }
     }
 
+    /// How many bytes of the body were given so far; a response to HEAD has none.
+    pub fn sent(&self) -> u64 {
+        if self.is_head { 0 } else { self.sent }
+    }
+
     pub fn send_file(&mut self, file: File, offset: u64, length: u64) {
+        self.sent += length;
         self.words.push(Word::File { file, offset, length });
     }
 

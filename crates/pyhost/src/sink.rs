@@ -128,6 +128,14 @@ impl Sink<'_, '_> {
         matches!(self, Sink::Loop(_))
     }
 
+    /// How many bytes of the body were given so far, a file's included.
+    pub fn sent(&self) -> u64 {
+        match self {
+            Sink::Loop(responder) => responder.sent(),
+            Sink::Thread(speaker) => speaker.sent(),
+        }
+    }
+
     /// Whether nobody is there to take anything: how it ends is no news then.
     pub fn is_gone(&self) -> bool {
         match self {

@@ -21,6 +21,18 @@ pub struct StartResponse {
     pub is_sent: bool,
     /// The response is over; a late call has no effect on another.
     pub is_over: bool,
+    /// What hooks are told at the end, if there are any.
+    pub hooked: Option<Hooked>,
+}
+
+/// What hooks are told of a request and its response.
+pub struct Hooked {
+    /// What they made of the request.
+    pub request: Py<PyAny>,
+    /// The status as the application gave it, if it did.
+    pub status: Option<Py<PyAny>>,
+    /// The list of headers, likewise.
+    pub headers: Option<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -52,6 +64,10 @@ impl StartResponse {
             start.take_status(status)?;
             start.take_headers(headers)?;
             start.is_started = true;
+            if let Some(hooked) = &mut start.hooked {
+                hooked.status = Some(status.clone().unbind());
+                hooked.headers = Some(headers.clone().unbind());
+            }
         }
         slf.getattr(pyo3::intern!(slf.py(), "write"))
     }

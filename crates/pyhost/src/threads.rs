@@ -13,17 +13,20 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use worker::http1::{Exchange, FieldStorage};
-use worker::{AtWork, Boot, Detached, Host, HostRequest, Log, Progress, RequestId, Responder};
+use worker::{
+    AtWork, Boot, Detached, Host, HostRequest, Log, PATH_BYTES_MAX, Progress, RequestId, Responder,
+};
 
 use crate::environ::Asked;
 use crate::ffi::{self, Parked};
+use crate::hooks::Hooks;
 use crate::host::Wsgi;
 use crate::outbox::{Outbox, Speaker};
 use crate::seats::{Seat, Title};
@@ -32,8 +35,6 @@ use crate::{signals, trace};
 
 /// Signals whose arrival is taken note of at once; which they were is asked elsewhere.
 const SIGNALS_MAX: usize = 64;
-/// Longest path that is shown of a request, in bytes.
-const PATH_BYTES_MAX: usize = 128;
 
 /// A request on its way to a thread.
 struct Job {
@@ -56,6 +57,8 @@ struct Crew {
     alarm: Condvar,
     /// Readable when a handler of Python's is to be run. Set while the threads are begun.
     signals: OnceLock<File>,
+    /// A quick stop was asked for.
+    is_interrupted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -81,6 +84,7 @@ impl Crew {
             overdue: Mutex::default(),
             alarm: Condvar::new(),
             signals: OnceLock::new(),
+            is_interrupted: AtomicBool::new(false),
         })
     }
 
@@ -144,6 +148,7 @@ pub struct Threads {
     crew: Arc<Crew>,
     /// One for each thread that has not begun.
     ready: Mutex<Vec<Wsgi>>,
+    hooks: Option<Hooks>,
     log: Log,
 }
 
@@ -168,12 +173,12 @@ impl Threads {
         }
     }
 
-    /// Takes over `reader`, a descriptor that becomes readable when a handler of Python's is to be run. Once.
-    fn watch_signals(&self, reader: i32) {
-        if let Some(reader) = ffi::take_file(reader) {
-            // A second one has no effect: there is one main thread.
-            let _ = self.crew.signals.set(reader);
-        }
+    /// Is given the descriptor that becomes readable when a handler of Python's is to be run. Once.
+    fn watch_signals(&self, py: Python<'_>, reader: i32) -> PyResult<()> {
+        let reader = File::from(ffi::duplicate(reader, py)?);
+        // A second one has no effect: there is one main thread.
+        let _ = self.crew.signals.set(reader);
+        Ok(())
     }
 
     /// Raises `exception` in threads whose requests have stood still for too long, until the worker ends; then what is
@@ -185,6 +190,12 @@ impl Threads {
                     seat.interrupt(number, exception);
                 }
             }
+        }
+        if self.crew.is_interrupted.load(Ordering::Relaxed)
+            && let Some(hooks) = &self.hooks
+            && let Err(error) = hooks.interrupted(py)
+        {
+            self.log.error(format_args!("A hook failed: {error}"));
         }
         // The responses are given up by now: whatever cleans up after itself may do so.
         let farewell = py.get_type::<PySystemExit>();
@@ -279,7 +290,8 @@ impl Threaded {
             parked: Parked::default(),
         };
         let ready = (0..settings.threads).map(|_| wsgi.twin(py)).collect::<PyResult<_>>()?;
-        let threads = Threads { crew, ready: Mutex::new(ready), log: boot.log().clone() };
+        let (hooks, log) = (wsgi.hooks(py), boot.log().clone());
+        let threads = Threads { crew, ready: Mutex::new(ready), hooks, log };
         start.call1((Py::new(py, threads)?, settings.threads))?;
         Ok(host)
     }
@@ -350,6 +362,11 @@ impl Host for Threaded {
 
     fn reopen_logs(&mut self) {
         trace::reopen(&self.log);
+    }
+
+    /// The hook is called by a thread of Python's, at the end.
+    fn interrupted(&mut self) {
+        self.crew.is_interrupted.store(true, Ordering::Relaxed);
     }
 
     fn has_threads(&self) -> bool {

@@ -12,7 +12,7 @@ use nix::sys::signal::{
 use nix::sys::signalfd::{SfdFlags, SignalFd as NixSignalFd};
 
 pub use abort::{AbortReport, report_on_abort};
-pub use caught::{Caught, SignalSet, arrive, has_arrived, set_hook};
+pub use caught::{Caught, SignalSet, arrive, be_deaf, has_arrived, restore_defaults, set_hook};
 
 use crate::{Pid, Signal};
 

@@ -19,8 +19,10 @@ use super::admin::Admin;
 use super::follow::{Predecessor, passed_for, understudys};
 use super::hear::SIGNALS;
 use super::manager::Manager;
+use super::preload::Preloaders;
 use super::reload::ReloadBook;
 use super::upgrade::Upgrade;
+use super::watch::Watched;
 use super::{Arbiter, PROCESSES_MAX, limits};
 use crate::clock::Clock;
 use crate::config::{Invocation, Loaded};
@@ -84,6 +86,9 @@ impl Arbiter {
             None => None,
         };
         journal.info(&format!("Starting monoceros {}", env!("CARGO_PKG_VERSION")));
+        for note in &loaded.notes {
+            journal.info(note);
+        }
         for warning in &loaded.warnings {
             journal.warning(warning);
         }
@@ -153,6 +158,8 @@ impl Arbiter {
             ),
             processes: BTreeMap::new(),
             last_id: 0,
+            preloaders: Preloaders::default(),
+            watched: Watched::default(),
             generations: BTreeMap::new(),
             last_generation: 0,
             companion: None,

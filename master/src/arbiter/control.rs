@@ -12,7 +12,7 @@ use super::Arbiter;
 use super::upgrade::Stop;
 use crate::control::frame::Request;
 use crate::control::{self, Awaited, ClientId, Control};
-use crate::fleet::{Id, Manner, Reload, Stage};
+use crate::fleet::{Id, Manner, Stage};
 use crate::generation::Listening;
 use crate::process::Process;
 
@@ -196,7 +196,7 @@ impl Arbiter {
             () if self.upgrade.is_followed() => "handed over",
             () if self.stop.is_some() => "stopping",
             () if !self.fleet.was_ever_ready => "starting",
-            () if self.fleet.reload != Reload::Idle => "reloading",
+            () if self.is_reloading() => "reloading",
             () if self.upgrade.is_under_way() => "upgrading",
             () => "running",
         }
@@ -225,6 +225,7 @@ impl Arbiter {
             "reloads_failed": facts.get(Fact::ReloadsFailed),
             "last_reload": self.last_reload,
             "reload_ms": self.reload.began.map(|began| millis(now.saturating_duration_since(began))),
+            "preloader_pid": self.preloader_pids(),
             "upgrade": self.upgrade.name(),
             "upgrade_pid": self.upgrade.successor_pid(),
             "requests": totals.get(Counter::RequestsDone),

@@ -1,6 +1,7 @@
 //! HUP: new settings, a new generation, and nothing lost when either is no good.
 //!
 //! 1. The settings are read into a new object and its new addresses are bound. Any error: one ERROR line, all stays.
+//!    A file in Python is executed by an interpreter, and all goes on meanwhile.
 //! 2. One worker of the new generation, the canary, must get ready. If not: one ERROR line, all stays.
 //! 3. The others follow; each old worker drains only when its successor is ready. A failure on the way stops it there.
 
@@ -11,7 +12,7 @@ use shared::settings::{OnReload, SETTINGS};
 
 use super::boot::{bind_options, shards};
 use super::{Arbiter, limits};
-use crate::config::Loaded;
+use crate::config::{Answer, Draft, Loaded, Reader};
 use crate::fleet::{Reload, SLOTS_MAX};
 use crate::generation::{Generation, Listening};
 use crate::hooks::Hook;
@@ -27,6 +28,8 @@ const LEAVING_MAX_MORE: usize = 8;
 pub(super) struct ReloadBook {
     /// A reload was asked for while another one was under way; however many, one more answers them all.
     pub(super) asked_again: bool,
+    /// Settings that wait for what an interpreter says of their file.
+    pub(super) reading: Option<(Reader, Draft)>,
     /// The generation that is being tried.
     pub(super) candidate: Option<u32>,
     /// When it began.
@@ -58,7 +61,7 @@ impl Arbiter {
 
     /// What keeps a reload from beginning now.
     fn reload_waits_for(&self) -> Option<&'static str> {
-        if self.fleet.reload != Reload::Idle {
+        if self.is_reloading() {
             return Some("the one under way");
         }
         if !self.fleet.was_ever_ready {
@@ -77,7 +80,30 @@ impl Arbiter {
         self.manager.tell_reloading();
         let now = self.now();
         self.reload = ReloadBook { began: Some(now), ..ReloadBook::default() };
-        match self.prepare() {
+        let draft = self.invocation.draft();
+        match draft.and_then(|draft| Ok((draft.ask()?, draft))) {
+            Ok((Some(reader), draft)) => self.reload.reading = Some((reader, draft)),
+            Ok((None, draft)) => self.go_on_reloading(draft, None),
+            Err(error) => self.reload_failed(&chain(&error)),
+        }
+    }
+
+    /// Whether a reload is under way.
+    pub(super) fn is_reloading(&self) -> bool {
+        self.fleet.reload != Reload::Idle || self.reload.reading.is_some()
+    }
+
+    /// Goes on with a reload once the interpreter has said what is in the file.
+    pub(super) fn tend_reading(&mut self) {
+        let Some((reader, _)) = &mut self.reload.reading else { return };
+        let Some(answer) = reader.tend() else { return };
+        if let Some((_, draft)) = self.reload.reading.take() {
+            self.go_on_reloading(draft, Some(answer));
+        }
+    }
+
+    fn go_on_reloading(&mut self, draft: Draft, answer: Option<Answer>) {
+        match self.prepare(draft, answer) {
             Ok(number) => {
                 self.reload.candidate = Some(number);
                 self.fleet.begin_reload(number);
@@ -90,9 +116,9 @@ impl Arbiter {
         }
     }
 
-    /// Reads the settings and opens what is new in them; changes nothing else.
-    fn prepare(&mut self) -> Result<u32, String> {
-        let loaded = self.invocation.load().map_err(|error| chain(&error))?;
+    /// Checks the settings and opens what is new in them; changes nothing else.
+    fn prepare(&mut self, draft: Draft, answer: Option<Answer>) -> Result<u32, String> {
+        let loaded = draft.finish(answer).map_err(|error| chain(&error))?;
         for warning in &loaded.warnings {
             self.journal.warning(warning);
         }

@@ -232,7 +232,7 @@ mod tests {
     fn gunicorns_settings_are_answered_by_name() {
         let found = assignments(
             Path::new("m.toml"),
-            "worker_class = 'gthread'\n\ncertfile = 'a'\n[hooks]\npre_fork = 'a'",
+            "worker_class = 'gthread'\n\ncertfile = 'a'\n[hooks]\npre_request = 'a'",
         );
         assert_eq!(
             found.warnings,
@@ -241,7 +241,8 @@ mod tests {
         assert_eq!(
             Problems(found.problems).to_string(),
             "m.toml:3:1: certfile is not offered: there is no TLS yet, let a proxy end it\n\
-             m.toml:5:1: pre_fork is not offered: no worker waits for a command; post_fork runs beside it"
+             m.toml:5:1: pre_request is not offered: no command is run per request; in gunicorn's Python \
+             configuration file it is a function"
         );
         assert!(found.assignments.is_empty());
     }

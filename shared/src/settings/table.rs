@@ -47,10 +47,11 @@ macro_rules! settings {
 settings! {
     // ---- Application and configuration ------------------------------------------------------------------------------
 
-    /// Settings file in TOML; keys are the names on this page.
+    /// Settings file: in TOML, its keys being the names on this page, or gunicorn's in Python (`NAME.py`, `python:MODULE`).
     ///
-    /// Without it `./monoceros.toml` is read if it exists. Read again at each reload.
-    config: Option<PathBuf> = "", settings_file, {
+    /// Without it `./monoceros.toml` is read if it exists; else, for a Python application, `./gunicorn.conf.py`. Read
+    /// again at each reload. docs/python.md says what of a Python file is understood.
+    config: Option<String> = "", settings_file, {
         meta: "FILE", short: Some('c'), on_reload: OnReload::Restart,
     }
 
@@ -59,6 +60,12 @@ settings! {
     /// On the command line it stands by itself, after the options, as gunicorn's application does. `module:callable`
     /// names a Python application. Any other program: see `command`.
     app: Option<String> = "", parse::text, {
+        meta: "APP", flag: "-",
+    }
+
+    /// gunicorn's name for a Python application in a settings file; `app`, and so the command line, goes before it.
+    ///
+    wsgi_app: Option<String> = "", parse::text, {
         meta: "APP", flag: "-",
     }
 
@@ -82,8 +89,39 @@ settings! {
         meta: "PATHS",
     }
 
+    /// Imports a Python application once for all workers, which are forked from the process that did: they share its memory.
+    ///
+    /// That process is the preloader. A reload makes a new one, so it brings new code and loses no request. A thread that
+    /// the application starts while it is imported does not run in the workers. For programs it has no effect.
+    preload_app: bool = "false", parse::switch, {
+        kind: Kind::Switch, flag: "preload",
+    }
+
+    /// Replaces the workers when the application's code changes, for development.
+    ///
+    /// A worker looks once a second at the files of its Python modules, and at those beside them that belong to the
+    /// application; of a program, the master looks at the program's file. What cannot boot leaves the old code serving.
+    reload: bool = "false", parse::switch, {
+        kind: Kind::Switch,
+    }
+
+    /// How changes are found: `auto`, `poll` or `inotify`. All three look at the files once a second.
+    ///
+    reload_engine: String = "auto", reload_engine, {
+        meta: "NAME",
+    }
+
+    /// A further file whose change `reload` acts on; may be given several times.
+    ///
+    /// Of a Python application it may be a pattern, such as `templates/**/*.html`. Relative paths start at the working directory.
+    reload_extra_files: Vec<String> = "", parse::entry, {
+        kind: Kind::List, meta: "FILE", flag: "reload-extra-file",
+    }
+
     /// Reads and checks everything, prints nothing when it is right, and exits with 0 or 78.
     ///
+    /// A Python application is loaded, too, with `boot_timeout` for it; one that cannot be ends with its traceback and
+    /// with 3 or 4, as a start would.
     check_config: bool = "false", parse::switch, {
         kind: Kind::Switch, on_reload: OnReload::Restart,
     }
@@ -631,6 +669,12 @@ settings! {
         section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
     }
 
+    /// Command run when a worker is about to be started, beside its start.
+    ///
+    pre_fork: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
     /// Command run when a worker was started.
     ///
     post_fork: Option<String> = "", hook, {
@@ -806,12 +850,13 @@ fn bounded(slot: &mut usize, text: &str, most: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// gunicorn's `file:PATH` is a path; its Python forms are refused here, because as TOML they give strange mistakes.
-fn settings_file(slot: &mut Option<PathBuf>, text: &str) -> Result<(), String> {
-    if text.starts_with("python:") || text.ends_with(".py") {
-        return Err("a TOML file: gunicorn's Python files are not read".into());
+/// gunicorn's forms: `file:PATH` is a path, and `python:MODULE` stays what it is.
+fn settings_file(slot: &mut Option<String>, text: &str) -> Result<(), String> {
+    let name = text.strip_prefix("file:").unwrap_or(text);
+    if matches!(name, "" | "python:") {
+        return Err("a path, or python:MODULE".into());
     }
-    parse::path(slot, text.strip_prefix("file:").unwrap_or(text))
+    parse::text(slot, name)
 }
 
 /// A program and its arguments, in a shell's notation. Whether there is such a program is seen when it is run.
@@ -853,6 +898,14 @@ fn upgrade_manner(slot: &mut UpgradeManner, text: &str) -> Result<(), String> {
         "manual" => UpgradeManner::Manual,
         _ => return Err("`auto` or `manual`".into()),
     };
+    Ok(())
+}
+
+fn reload_engine(slot: &mut String, text: &str) -> Result<(), String> {
+    if !["auto", "poll", "inotify"].contains(&text) {
+        return Err("`auto`, `poll` or `inotify`".into());
+    }
+    text.clone_into(slot);
     Ok(())
 }
 

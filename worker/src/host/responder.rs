@@ -169,6 +169,12 @@ impl Responder<'_> {
         self.reply.writer.is_some()
     }
 
+    /// How many bytes of the body are on their way so far, a file's included.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.reply.sent + self.reply.file.as_ref().map_or(0, |part| part.length)
+    }
+
     /// Whether the request was HEAD.
     #[must_use]
     pub fn is_head(&self) -> bool {

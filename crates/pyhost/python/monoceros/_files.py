@@ -32,10 +32,7 @@ class FileWrapper:
 
 
 def part_of(wrapper):
-    """Descriptor, offset and length of what is left of a wrapper's file; None if it is no regular file.
-
-    The descriptor is a duplicate: the application may close its own at once.
-    """
+    """Descriptor, offset and length of what is left of a wrapper's file; None if it is no plain regular file."""
     try:
         file = _plain(wrapper.filelike)
         if file is None:
@@ -45,7 +42,7 @@ def part_of(wrapper):
         status, offset = os.fstat(file.fileno()), file.tell()
         if not stat.S_ISREG(status.st_mode):
             return None
-        return os.dup(file.fileno()), offset, max(status.st_size - offset, 0)
+        return file.fileno(), offset, max(status.st_size - offset, 0)
     except Exception:
         return None
 

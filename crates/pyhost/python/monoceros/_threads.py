@@ -19,6 +19,8 @@ class RequestTimeout(BaseException):
     No `Exception`, so that code which carries on after any error does not carry on after this one.
     """
 
+    __module__ = "monoceros"
+
 
 def start(threads, count):
     """Starts `count` threads that answer requests, and one that interrupts them when they take too long."""
@@ -35,6 +37,7 @@ def _watch_signals(threads):
         os.set_blocking(end, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threads.watch_signals(reader)
+    os.close(reader)
 
 
 def _start(name, function, *arguments):
