@@ -177,7 +177,7 @@ impl Link {
     pub fn close(&mut self, common: &mut Common) {
         let why = Error::new(Kind::Unavailable, "the database handle is closed");
         if let Stage::Up(up) = &mut self.stage {
-            up.pipeline.fail_all(&why, &mut common.requests);
+            up.fail_all(&why, common);
             // Terminate; that it may not reach the server is of no consequence.
             let _ = up.socket.write(b"X\0\0\0\x04");
         }
@@ -252,10 +252,7 @@ impl Link {
         let Stage::Up(mut up) = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
         let lost =
             Error::because(Kind::Unavailable, "the connection to the database was lost", why);
-        up.pipeline.fail_all(&lost, &mut common.requests);
-        for lookup in up.lookups.drain(..) {
-            lookup.statement.not_learned(lost.clone(), &mut common.requests.woken);
-        }
+        up.fail_all(&lost, common);
         common.happened.push(Happened::Lost(why.clone()));
         self.why_down = lost;
         let wait = self.backoff.after_loss(up.since, now);
@@ -268,6 +265,14 @@ impl Link {
 }
 
 impl Up {
+    /// The connection is over: everybody who waits is told why.
+    fn fail_all(&mut self, why: &Error, common: &mut Common) {
+        self.pipeline.fail_all(why, &mut common.requests);
+        for lookup in self.lookups.drain(..) {
+            lookup.statement.not_learned(why.clone(), &mut common.requests.woken);
+        }
+    }
+
     /// Reads until the socket is empty, which a read that does not fill the buffer says; `to_end`: until it says so
     /// itself, for the server's last words.
     fn read(&mut self, to_end: bool, now: Instant, common: &mut Common) -> Result<(), Error> {

@@ -92,8 +92,11 @@ enum Owner {
     Request { slot: usize, left: usize },
     /// Parse and Describe of a statement.
     Parse(Rc<Statement>),
-    /// The next `left` replies interest nobody any more.
-    Nobody { left: usize },
+    /// The next `left` replies come too late for their request. They are in flight until they come: the server owes
+    /// them, and the socket brings them.
+    Late { left: usize },
+    /// One reply that nobody waits for: to Close, or too late for who wanted to know a statement.
+    Nobody,
     /// tokio-postgres asked.
     Driver,
 }
@@ -311,7 +314,7 @@ impl Pipeline {
             let statement = self.prepared.swap_remove(index);
             statement.set_unprepared(self.place);
             encode::close(&statement, &mut self.out);
-            self.expect(Owner::Nobody { left: 1 }, Duration::MAX, None);
+            self.expect(Owner::Nobody, Duration::MAX, None);
         }
     }
 
@@ -373,19 +376,18 @@ impl Pipeline {
             match entry.deadline {
                 Some(at) if at <= now => {
                     entry.deadline = None;
-                    let left = match &entry.owner {
+                    match &entry.owner {
                         Owner::Request { slot, left } => {
                             requests.fail(*slot, &timed_out(entry.timeout));
-                            *left
+                            entry.owner = Owner::Late { left: *left };
                         }
                         Owner::Parse(statement) => {
                             statement.not_learned(timed_out(entry.timeout), &mut requests.woken);
                             statement.set_unprepared(self.place);
-                            1
+                            entry.owner = Owner::Nobody;
                         }
-                        Owner::Nobody { .. } | Owner::Driver => continue,
-                    };
-                    entry.owner = Owner::Nobody { left };
+                        Owner::Late { .. } | Owner::Nobody | Owner::Driver => (),
+                    }
                 }
                 Some(at) => earlier(at),
                 None => (),
@@ -425,8 +427,11 @@ impl Pipeline {
             match entry.owner {
                 Owner::Request { slot, .. } => requests.fail(slot, why),
                 Owner::Parse(statement) => statement.not_learned(why.clone(), &mut requests.woken),
-                Owner::Nobody { .. } | Owner::Driver => (),
+                Owner::Late { .. } | Owner::Nobody | Owner::Driver => (),
             }
+        }
+        for statement in self.report.unknown.drain(..) {
+            statement.not_learned(why.clone(), &mut requests.woken);
         }
         (self.undated, self.in_flight, self.held_bytes) = (0, 0, 0);
     }
@@ -503,13 +508,10 @@ impl Pipeline {
                     self.pop();
                 }
             }
-            Owner::Nobody { left } => match message.tag {
+            Owner::Late { .. } | Owner::Nobody => match message.tag {
                 b'Z' => {
                     self.first_since = now;
-                    *left -= 1;
-                    if *left == 0 {
-                        self.pop();
-                    }
+                    self.end_unwanted();
                 }
                 b'1' | b'2' | b'3' | b'n' | b't' | b'T' | b'D' | b'C' | b'I' => (),
                 b'E' => drop(error(message)?),
@@ -531,6 +533,18 @@ impl Pipeline {
             },
         }
         Ok(())
+    }
+
+    /// A reply that interests nobody is over.
+    fn end_unwanted(&mut self) {
+        if let Some(Expected { owner: Owner::Late { left }, .. }) = self.queue.front_mut() {
+            self.in_flight = self.in_flight.saturating_sub(1);
+            *left -= 1;
+            if *left > 0 {
+                return;
+            }
+        }
+        self.pop();
     }
 
     /// Everything that the first entry waited for has come.

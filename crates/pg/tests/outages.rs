@@ -319,6 +319,26 @@ fn nonsense_from_the_server_costs_the_connection_and_nothing_else() {
     }
 }
 
+/// What a statement with a type of its own is learned by may arrive together with the server's goodbye.
+#[test]
+fn a_statement_whose_types_could_not_be_looked_up_is_asked_about_again() {
+    let url = fake(
+        b"1\0\0\0\x04t\0\0\0\x06\0\0T\0\0\0\x1a\0\x01n\0\0\0\0\0\0\0\0\0\xff\xff\0\x04\xff\xff\xff\xff\0\0Z\0\0\0\x05I\
+          E\0\0\0\x23SFATAL\0VFATAL\0C57P01\0Mgoodbye\0\0",
+    );
+    let mut config = Config::parse(&url).unwrap();
+    config.query_timeout = MS(500);
+    let mut looped = Loop::with(config);
+    let db = looped.db.clone();
+    let statement = db.statement("SELECT NULL::mood");
+    for _ in 0..2 {
+        looped.until(Database::is_up);
+        let error = looped.run(db.query(&statement, &[])).err().unwrap();
+        assert!(error.is_unavailable(), "{}", chain(&error));
+        assert!(chain(&error).contains("goodbye"), "{}", chain(&error));
+    }
+}
+
 #[test]
 fn nonsense_while_logging_in_is_a_failure_to_connect() {
     for script in [
