@@ -248,6 +248,16 @@ impl Lanes {
     /// Hands idle connections to those who wait, and opens more if that does not suffice.
     fn serve(&mut self, now: Instant, common: &mut Common) {
         self.waiting.retain(|ticket| !ticket.0.borrow().gone);
+        self.hand_out(now, common);
+        self.open_more(now, common);
+        // A server may be so quick that a connection is up before there is anything to wait for.
+        self.hand_out(now, common);
+    }
+
+    fn hand_out(&mut self, now: Instant, common: &mut Common) {
+        if self.waiting.is_empty() {
+            return;
+        }
         for (lane, open) in self.lanes.iter_mut().enumerate() {
             let Lane::Open(open) = open else { continue };
             if open.holder == Holder::Nobody
@@ -260,6 +270,9 @@ impl Lanes {
                 ticket.conclude(Ok(held), &mut common.requests.woken);
             }
         }
+    }
+
+    fn open_more(&mut self, now: Instant, common: &mut Common) {
         let on_their_way = self
             .lanes
             .iter()
