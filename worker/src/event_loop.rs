@@ -302,6 +302,8 @@ impl EventLoop {
         }) {
             self.core.kernel.log.error(format_args!("A handler's end failed: {}", panic.text()));
         }
+        // A task that ended with it may have let go of a transaction, which is now to be rolled back.
+        self.core.has_asked = true;
         self.timers.cancel(index);
         let capacity = self.capacity();
         if !self.host_is_busy && self.connections.len() < capacity - capacity / CAPACITY_SLACK {
@@ -316,13 +318,17 @@ impl EventLoop {
         self.timers.expire(now, &mut |index| {
             let connection = connections.get_mut(index)?;
             match connection.deadline() {
-                Some(at) if at <= now => match connection.on_deadline(core) {
-                    Verdict::Keep => connection.deadline(),
-                    Verdict::Close => {
-                        closed.push(index);
-                        None
+                Some(at) if at <= now => {
+                    // As in `close`: the handler may end here.
+                    core.has_asked = true;
+                    match connection.on_deadline(core) {
+                        Verdict::Keep => connection.deadline(),
+                        Verdict::Close => {
+                            closed.push(index);
+                            None
+                        }
                     }
-                },
+                }
                 other => other,
             }
         });
