@@ -24,6 +24,7 @@ use crate::accept::Shards;
 use crate::connection::{Activity, Connection, Readiness, Verdict};
 use crate::contract::Lifeline;
 use crate::core::Core;
+use crate::database;
 use crate::executor::TaskKey;
 use crate::panics;
 use crate::slots::Slots;
@@ -75,8 +76,7 @@ pub(crate) struct EventLoop {
     accept_fails: bool,
     /// The host had no capacity at the end of the last turn.
     host_is_busy: bool,
-    /// The database's counters as far as the scoreboard has them.
-    database_counted: pg::Counters,
+    database_watch: database::Watch,
 }
 
 /// Whether the loop goes on.
@@ -125,7 +125,7 @@ impl EventLoop {
             database_due: None,
             accept_fails: false,
             host_is_busy: false,
-            database_counted: pg::Counters::default(),
+            database_watch: database::Watch::default(),
         })
     }
 
@@ -236,7 +236,7 @@ impl EventLoop {
     /// When the next thing is due. Never later than the next heartbeat.
     fn next_deadline(&mut self) -> Instant {
         let kernel = &self.core.kernel;
-        self.database_due = kernel.database.next_deadline();
+        self.database_due = kernel.database.next_deadline(self.ended);
         let others = [
             self.timers.next_deadline(),
             kernel.sleeps.borrow().next(),
@@ -354,7 +354,7 @@ impl EventLoop {
         self.core.block.add(Counter::BusyNanoseconds, ended.saturating_sub(self.began));
         if self.heartbeat_at <= now {
             self.heartbeat_at = now + HEARTBEAT_EVERY;
-            self.publish_gauges();
+            self.publish_gauges(now);
             self.core.kernel.log.flush();
             if let Some(access) = &mut self.core.access {
                 access.report(&self.core.kernel.log);
@@ -362,7 +362,7 @@ impl EventLoop {
         }
     }
 
-    fn publish_gauges(&mut self) {
+    fn publish_gauges(&mut self, now: Instant) {
         let mut counts = [0; 3];
         for (_, connection) in self.connections.iter_mut() {
             counts[connection.activity() as usize] += 1;
@@ -374,17 +374,7 @@ impl EventLoop {
         if self.core.kernel.settings.database.is_none() {
             return; // A handle that leads nowhere: its failures are none.
         }
-        let database = self.core.kernel.database.counters();
-        let known = &mut self.database_counted;
-        block.add(Counter::DatabaseConnects, database.connects - known.connects);
-        block.add(
-            Counter::DatabaseConnectFailures,
-            database.connect_failures - known.connect_failures,
-        );
-        block.add(Counter::DatabaseQueries, database.queries - known.queries);
-        block.set(Gauge::DatabaseInFlight, database.in_flight);
-        block.set(Gauge::DatabaseConnectionsUp, u64::from(self.core.kernel.database.is_up()));
-        *known = database;
+        self.database_watch.look(&self.core.kernel.database, block, &self.core.kernel.log, now);
     }
 }
 

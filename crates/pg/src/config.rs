@@ -67,6 +67,9 @@ pub struct Config {
     pub transactions_max: usize,
     /// Statements that one connection keeps prepared; the one not used for longest gives way. Default: 256.
     pub statements_max: usize,
+    /// Upper bounds of the buckets in which [`crate::Database::take_durations`] counts, in nanoseconds, rising.
+    /// Default: none, nothing is counted.
+    pub duration_bounds_ns: &'static [u64],
     /// On TCP, wait for several replies before the loop is woken, if many are due (`SO_RCVLOWAT`). Default: yes.
     ///
     /// The server sends each reply by itself, since each query has its own Sync; every early wake-up costs both
@@ -135,6 +138,7 @@ impl Config {
             connections: 1,
             transactions_max: 4,
             statements_max: 256,
+            duration_bounds_ns: &[],
             low_water: true,
         })
     }

@@ -17,7 +17,8 @@
 //! let db = pg::Database::new(config, poll.registry().try_clone()?, tokens, Box::new(pg::NoEvents), Instant::now());
 //! let mut events = mio::Events::with_capacity(256);
 //! loop {
-//!     let wait = db.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+//!     let now = Instant::now();
+//!     let wait = db.next_deadline(now).map(|at| at.saturating_duration_since(now));
 //!     poll.poll(&mut events, wait)?;
 //!     let now = Instant::now();
 //!     for event in &events {
@@ -68,6 +69,7 @@ mod error;
 mod events;
 mod rows;
 mod statement;
+mod tally;
 
 mod cancels;
 mod common;
@@ -90,11 +92,12 @@ mod socket;
 mod wire;
 
 pub use config::{Config, ConfigError, Prepare};
-pub use database::{Batch, Counters, Database};
+pub use database::{Batch, Database};
 pub use dedicated::{Dedicated, Transaction};
 pub use error::{Error, SqlError};
 pub use events::{Events, NoEvents};
 pub use postgres_types::{FromSql, ToSql, Type};
 pub use rows::{Record, Replies, Row, RowIter, Rows};
 pub use statement::Statement;
+pub use tally::{Counters, Durations};
 pub use tokio_postgres;

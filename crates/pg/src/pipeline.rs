@@ -75,8 +75,6 @@ pub(crate) struct Report {
     /// A pooler stands in between; said once.
     pub pooler: Option<Error>,
     pooler_told: bool,
-    /// Queries answered.
-    pub answered: u64,
     /// A warning that the server is about to end: the last thing it says in an immediate stop or after a crash.
     pub last_words: Option<SqlError>,
 }
@@ -163,6 +161,11 @@ impl Pipeline {
         }
     }
 
+    /// Whether no reply is due, to whatever was asked.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Queries of requests that were sent and not yet answered.
     pub fn in_flight(&self) -> usize {
         self.in_flight
@@ -220,6 +223,7 @@ impl Pipeline {
         }
         let bytes = answer.asked.len();
         if self.held_bytes + bytes > HELD_BYTES_MAX {
+            requests.tally.counters.failed(Kind::Overloaded, answer.units.len());
             rows::recycle(answer, &requests.pool);
             return Err(Error::new(Kind::Overloaded, "too many queries wait for the database"));
         }
@@ -448,18 +452,23 @@ impl Pipeline {
         let mut rest = bytes;
         let (mut replies, mut reply_bytes) = (0_usize, 0_usize);
         loop {
-            if let Some(Expected { owner: Owner::Request { slot, left }, .. }) =
+            if let Some(Expected { owner: Owner::Request { slot, left }, timeout, deadline }) =
                 self.queue.front_mut()
             {
                 let slot = *slot;
+                let sent = deadline.and_then(|at| at.checked_sub(*timeout));
                 let before = rest.len();
                 let over = take_replies(slot, left, &mut rest, requests)?;
                 replies += over.replies;
                 reply_bytes += before - rest.len();
                 self.in_flight = self.in_flight.saturating_sub(over.replies);
-                self.report.answered += over.replies as u64;
                 if over.replies > 0 {
                     self.first_since = now;
+                    requests.tally.counters.queries += over.replies as u64;
+                    if let Some(sent) = sent {
+                        let took = now.saturating_duration_since(sent);
+                        requests.tally.durations.add(took, over.replies);
+                    }
                 }
                 if let Some(message) = over.refusal {
                     self.refuse(slot, &message, requests)?;
@@ -571,6 +580,7 @@ impl Pipeline {
         requests: &mut Requests,
     ) -> Result<(), Broken> {
         let sql = error(message)?;
+        requests.tally.counters.refused += 1;
         let pooler = self.named && POOLER_CODES.contains(&sql.code());
         let stale = sql.code() == FEATURE_NOT_SUPPORTED && sql.message().contains("cached plan");
         let error = Error::refused("the server refused the query", sql);

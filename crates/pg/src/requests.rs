@@ -12,6 +12,7 @@ use crate::error::{Error, Kind};
 use crate::message::{self, Malformed, Message};
 use crate::rows::{self, Answer, Pool};
 use crate::statement::Inner as Statement;
+use crate::tally::{Counters, Durations, Tally};
 
 /// Largest answer to one request (a query, or a whole batch), in bytes; beyond, the query fails.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -22,6 +23,7 @@ pub(crate) struct Requests {
     pub pool: Rc<Pool>,
     /// To be woken when nothing is borrowed any more.
     pub woken: Vec<Waker>,
+    pub tally: Tally,
 }
 
 /// One request, and its answer as far as it has come.
@@ -47,8 +49,11 @@ enum State {
 }
 
 impl Requests {
-    pub fn new() -> Requests {
-        Requests { slots: Slab::new(), pool: Rc::default(), woken: Vec::new() }
+    /// `duration_bounds_ns`: see [`crate::Config::duration_bounds_ns`].
+    pub fn new(duration_bounds_ns: &'static [u64]) -> Requests {
+        let durations = Durations::new(duration_bounds_ns);
+        let tally = Tally { counters: Counters::default(), durations };
+        Requests { slots: Slab::new(), pool: Rc::default(), woken: Vec::new(), tally }
     }
 
     pub fn add(&mut self, answer: Answer) -> usize {
@@ -99,6 +104,10 @@ impl Requests {
     /// No more replies will come.
     pub fn fail(&mut self, key: usize, error: &Error) {
         let Some(slot) = self.slots.get_mut(key) else { return };
+        let left = slot.answer.units.len().saturating_sub(slot.current);
+        if matches!(slot.state, State::Waiting | State::Abandoned) {
+            self.tally.counters.failed(error.kind(), left);
+        }
         match slot.state {
             State::Waiting => {
                 slot.state = State::Failed(error.clone());

@@ -6,6 +6,10 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -337,6 +341,48 @@ fn a_statement_whose_types_could_not_be_looked_up_is_asked_about_again() {
         assert!(error.is_unavailable(), "{}", chain(&error));
         assert!(chain(&error).contains("goodbye"), "{}", chain(&error));
     }
+}
+
+/// A server that answers before it is asked: the connection is up by the time that it is first looked at.
+#[test]
+fn a_connection_that_is_up_at_once_is_handed_out_at_once() {
+    let directory = std::env::temp_dir().join(format!("pg-test-{}-quick", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let listener = UnixListener::bind(directory.join(".s.PGSQL.5432")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut clients = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                // No wait: it is to be quicker than the client.
+                let Ok((mut client, _)) = listener.accept() else { continue };
+                let hello = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x02Z\0\0\0\x05I";
+                client.write_all(hello).unwrap();
+                clients.push(client);
+            }
+        });
+        let mut looped = Loop::new(&format!("host={} user=u dbname=d", directory.display()));
+        looped.until(Database::is_up);
+        let db = looped.db.clone();
+        let (mut seen, mut missed, begun) = (0, 0, Instant::now());
+        // It wins the race once in some hundred times.
+        while seen < 3 && begun.elapsed() < Duration::from_secs(10) {
+            let mut asked = pin!(db.dedicated());
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(asked.as_mut().poll(&mut context).is_pending());
+            db.flush(Instant::now());
+            if db.counters().up == 2 {
+                seen += 1;
+                missed += usize::from(asked.as_mut().poll(&mut context).is_pending());
+            } else {
+                looped.run(asked).unwrap();
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(missed, 0, "of {seen}");
+    });
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

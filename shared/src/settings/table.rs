@@ -380,6 +380,15 @@ settings! {
         kind: Kind::Seconds, section: Section::Database, meta: "SECONDS",
     }
 
+    /// How statements are prepared: `named`, once per connection, or `unnamed`, with every query.
+    ///
+    /// `unnamed` is for a connection pooler that gives each transaction another connection and does not follow prepared
+    /// statements: PgBouncer before 1.21, or with `max_prepared_statements = 0`. It costs PostgreSQL the parsing of every
+    /// query.
+    database_prepare: PrepareManner = "named", prepare_manner, {
+        section: Section::Database, meta: "MANNER",
+    }
+
     /// Folder of the embedded database's files; unset, one in the user's state directory.
     ///
     database_directory: Option<PathBuf> = "", parse::path, {
@@ -832,6 +841,26 @@ fn upgrade_manner(slot: &mut UpgradeManner, text: &str) -> Result<(), String> {
         "auto" => UpgradeManner::Auto,
         "manual" => UpgradeManner::Manual,
         _ => return Err("`auto` or `manual`".into()),
+    };
+    Ok(())
+}
+
+/// How statements are prepared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrepareManner {
+    /// Once per connection, under a name.
+    #[default]
+    Named,
+    /// With every query.
+    Unnamed,
+}
+
+fn prepare_manner(slot: &mut PrepareManner, text: &str) -> Result<(), String> {
+    *slot = match text {
+        "named" => PrepareManner::Named,
+        "unnamed" => PrepareManner::Unnamed,
+        _ => return Err("`named` or `unnamed`".into()),
     };
     Ok(())
 }

@@ -71,7 +71,7 @@ impl Bench {
     fn new() -> Bench {
         let now = Instant::now();
         let pipeline = Pipeline::new(0, 1, true, 8, now);
-        Bench { pipeline, requests: Requests::new(), driver: BytesMut::new(), now }
+        Bench { pipeline, requests: Requests::new(&[]), driver: BytesMut::new(), now }
     }
 
     /// A statement of which all is known.
