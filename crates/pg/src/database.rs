@@ -268,6 +268,34 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Adds a query for each of `params`: as [`Batch::push`] for each, but for less, since whether it has to wait is seen
+    /// once for all. The parameters of a query are of one type here.
+    ///
+    /// # Errors
+    ///
+    /// The statement cannot be prepared, or some parameter does not fit it; the batch is as it was before.
+    pub async fn push_all<P: ToSql + Sync, const N: usize>(
+        &mut self,
+        statement: &Statement,
+        params: impl IntoIterator<Item = [P; N]>,
+    ) -> Result<(), Error> {
+        let shape = self.database.shape(statement).await?;
+        let Answer { asked, units, .. } = self.answer.answer_mut();
+        let before = (asked.len(), units.len());
+        for params in params {
+            let params = params.each_ref();
+            if let Err(why) =
+                encode::query(&statement.0, &shape, self.database.named, &params, asked)
+            {
+                asked.truncate(before.0);
+                units.truncate(before.1);
+                return Err(why);
+            }
+            units.push(Unit { end: asked.len(), ..Unit::new(Rc::clone(&statement.0)) });
+        }
+        Ok(())
+    }
+
     /// The number of queries in it.
     #[must_use]
     pub fn len(&self) -> usize {

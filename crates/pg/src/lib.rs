@@ -47,12 +47,12 @@
 //! let number: i32 = row.get(1)?;
 //!
 //! let mut batch = db.batch();
-//! for id in 1..=20_i32 {
-//!     batch.push(&world, &[&id]).await?; // Waits only when the statement was never prepared before.
-//! }
+//! batch.push(&world, &[&7_i32]).await?; // Waits only when the statement was never prepared before.
+//! batch.push_all(&world, (1..=20_i32).map(|id| [id])).await?; // The same for many, and for less.
 //! for rows in batch.send().await?.iter() {
 //!     for row in rows? {
-//!         let _ = (row.int4(0)?, row.int4(1)?);
+//!         let mut values = row.values(); // In order; `row.int4(1)` and `row.get::<i32>(1)` in any.
+//!         let _ = (values.int4()?, values.int4()?);
 //!     }
 //! }
 //! # let _ = number; Ok(())
@@ -97,7 +97,7 @@ pub use dedicated::{Dedicated, Transaction};
 pub use error::{Error, SqlError};
 pub use events::{Events, NoEvents};
 pub use postgres_types::{FromSql, ToSql, Type};
-pub use rows::{Record, Replies, Row, RowIter, Rows};
+pub use rows::{Record, Replies, Row, RowIter, Rows, Values};
 pub use statement::Statement;
 pub use tally::{Counters, Durations};
 pub use tokio_postgres;

@@ -244,8 +244,14 @@ impl Pipeline {
         let bytes = &answer.asked;
         let (mut begun, mut end, mut left) = (0, 0, 0);
         self.tick += 1;
+        let mut last: *const Statement = std::ptr::null();
         for unit in &mut answer.units {
-            if self.named && !unit.statement.is_prepared(self.place, self.session, self.tick) {
+            let is_another = !std::ptr::eq(last, Rc::as_ptr(&unit.statement));
+            last = Rc::as_ptr(&unit.statement);
+            if self.named
+                && is_another
+                && !unit.statement.is_prepared(self.place, self.session, self.tick)
+            {
                 // What is written so far goes first: the name given up for the new one may be among it.
                 self.send_run(slot, &bytes[begun..end], left, timeout, deadline);
                 (begun, left) = (end, 0);
@@ -451,12 +457,13 @@ impl Pipeline {
     ) -> Result<usize, Broken> {
         let mut rest = bytes;
         let (mut replies, mut reply_bytes) = (0_usize, 0_usize);
+        let mut waits = Waits::default();
         loop {
             if let Some(Expected { owner: Owner::Request { slot, left }, timeout, deadline }) =
                 self.queue.front_mut()
             {
                 let slot = *slot;
-                let sent = deadline.and_then(|at| at.checked_sub(*timeout));
+                let was_sent = (*timeout, *deadline);
                 let before = rest.len();
                 let over = take_replies(slot, left, &mut rest, requests)?;
                 replies += over.replies;
@@ -465,10 +472,7 @@ impl Pipeline {
                 if over.replies > 0 {
                     self.first_since = now;
                     requests.tally.counters.queries += over.replies as u64;
-                    if let Some(sent) = sent {
-                        let took = now.saturating_duration_since(sent);
-                        requests.tally.durations.add(took, over.replies);
-                    }
+                    waits.count(was_sent, over.replies, now, requests);
                 }
                 if let Some(message) = over.refusal {
                     self.refuse(slot, &message, requests)?;
@@ -480,6 +484,7 @@ impl Pipeline {
                 }
             }
             let Some(message) = message::first(rest, MESSAGE_BYTES_MAX)? else {
+                waits.count((Duration::ZERO, None), 0, now, requests);
                 if let Some(each) = reply_bytes.checked_div(replies) {
                     let grown = self.reply_bytes + self.reply_bytes / 8 + 1;
                     self.reply_bytes = each.clamp(REPLY_BYTES_MIN, grown);
@@ -632,6 +637,36 @@ impl Pipeline {
                 }
             },
         }
+    }
+}
+
+/// Replies that were waited for equally long, one after the other: those of a turn, mostly. Their duration is worked
+/// out once.
+#[derive(Default)]
+struct Waits {
+    timeout: Duration,
+    deadline: Option<Instant>,
+    replies: usize,
+}
+
+impl Waits {
+    /// Counts replies to what was sent `timeout` before its deadline; `None`: not known when.
+    #[inline]
+    fn count(
+        &mut self,
+        (timeout, deadline): (Duration, Option<Instant>),
+        replies: usize,
+        now: Instant,
+        requests: &mut Requests,
+    ) {
+        if (timeout, deadline) != (self.timeout, self.deadline) {
+            if let Some(sent) = self.deadline.and_then(|at| at.checked_sub(self.timeout)) {
+                let took = now.saturating_duration_since(sent);
+                requests.tally.durations.add(took, self.replies);
+            }
+            *self = Waits { timeout, deadline, replies: 0 };
+        }
+        self.replies += replies;
     }
 }
 
