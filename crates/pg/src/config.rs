@@ -103,14 +103,12 @@ impl Config {
     /// The text is malformed or asks for something that is not supported; the password is never part of the error.
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
         if let Some(mode) = tls_mode(text) {
-            return Err(ConfigError::new(format!(
-                "sslmode={mode} needs TLS, which is not built yet"
-            )));
+            return Err(ConfigError::without_tls(mode));
         }
         let server: tokio_postgres::Config =
             text.parse().map_err(|error| ConfigError::new(explain(&error)))?;
         if server.get_ssl_mode() == SslMode::Require {
-            return Err(ConfigError::new("sslmode=require needs TLS, which is not built yet"));
+            return Err(ConfigError::without_tls("require"));
         }
         for host in server.get_hosts() {
             if let config::Host::Tcp(name) = host
@@ -219,6 +217,13 @@ impl ConfigError {
     fn new(what: impl Into<Box<str>>) -> ConfigError {
         ConfigError { what: what.into() }
     }
+
+    fn without_tls(mode: &str) -> ConfigError {
+        ConfigError::new(format!(
+            "sslmode={mode} needs TLS, which is not built yet; a proxy on this machine that speaks TLS to the server \
+             (stunnel, a provider's own) is the way there, without sslmode"
+        ))
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -263,9 +268,14 @@ mod tests {
     fn tls_is_refused_in_plain_words() {
         for mode in ["require", "verify-ca", "verify-full"] {
             let what =
-                format!("bad database URL: sslmode={mode} needs TLS, which is not built yet");
-            assert_eq!(error(&format!("postgresql://u@h/d?sslmode={mode}")), what);
-            assert_eq!(error(&format!("host=h sslmode = '{mode}' user=u")), what);
+                format!("bad database URL: sslmode={mode} needs TLS, which is not built yet; ");
+            for url in [
+                format!("postgresql://u@h/d?sslmode={mode}"),
+                format!("host=h sslmode = '{mode}' user=u"),
+            ] {
+                let error = error(&url);
+                assert!(error.starts_with(&what) && error.contains("proxy"), "{error}");
+            }
         }
         for mode in ["prefer", "disable"] {
             assert!(Config::parse(&format!("postgresql://u@h/d?sslmode={mode}")).is_ok());

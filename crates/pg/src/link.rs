@@ -358,7 +358,7 @@ impl Up {
             let bytes = (each * REPLIES_PER_WAKE - each / 2).min(LOW_WATER_BYTES_MAX);
             wanted = u32::try_from(bytes).unwrap_or(1);
             let known = self.socket.low_water();
-            if known <= wanted && wanted - wanted / 4 <= known {
+            if known <= wanted && wanted / 2 <= known {
                 return;
             }
         }

@@ -357,7 +357,8 @@ settings! {
 
     /// PostgreSQL for the application: a URL, or `embedded` for a private one made and run by the master.
     ///
-    /// Unset, database routes answer 503.
+    /// Unset, database routes answer 503. TLS to PostgreSQL is not built yet: a URL that insists on it (`sslmode=require`,
+    /// `verify-ca`, `verify-full`) is refused, and a proxy on the same machine that speaks TLS to the server is the way.
     database: Option<String> = "", parse::text, {
         section: Section::Database, meta: "URL", secret: true, env: &[Variable { name: "DATABASE_URL", prefix: "" }],
     }
@@ -376,6 +377,8 @@ settings! {
 
     /// Time a query may take; 0 is without limit.
     ///
+    /// A request whose query takes longer is answered with 504, unless the application says otherwise. If the server is
+    /// stuck, it is asked to cancel what it does, and the connection is made anew.
     database_query_timeout: Duration = "10", parse::seconds, {
         kind: Kind::Seconds, section: Section::Database, meta: "SECONDS",
     }
