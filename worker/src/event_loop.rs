@@ -24,6 +24,7 @@ use crate::accept::Shards;
 use crate::connection::{Activity, Connection, Readiness, Verdict};
 use crate::contract::Lifeline;
 use crate::core::Core;
+use crate::database;
 use crate::executor::TaskKey;
 use crate::host::AtWork;
 use crate::panics;
@@ -82,8 +83,7 @@ pub(crate) struct EventLoop {
     host_is_busy: bool,
     /// The latest heartbeat that may be given: a thread of the host's stands still.
     beat_max: u64,
-    /// The database's counters as far as the scoreboard has them.
-    database_counted: pg::Counters,
+    database_watch: database::Watch,
 }
 
 /// Whether the loop goes on.
@@ -133,7 +133,7 @@ impl EventLoop {
             accept_fails: false,
             host_is_busy: false,
             beat_max: u64::MAX,
-            database_counted: pg::Counters::default(),
+            database_watch: database::Watch::default(),
         })
     }
 
@@ -248,7 +248,7 @@ impl EventLoop {
     /// When the next thing is due. Never later than the next heartbeat.
     fn next_deadline(&mut self) -> Instant {
         let kernel = &self.core.kernel;
-        self.database_due = kernel.database.next_deadline();
+        self.database_due = kernel.database.next_deadline(self.ended);
         let others = [
             self.timers.next_deadline(),
             kernel.sleeps.borrow().next(),
@@ -317,6 +317,8 @@ impl EventLoop {
         }) {
             self.core.kernel.log.error(format_args!("A handler's end failed: {}", panic.text()));
         }
+        // A task that ended with it may have let go of a transaction, which is now to be rolled back.
+        self.core.has_asked = true;
         self.timers.cancel(index);
         let capacity = self.capacity();
         if !self.host_is_busy && self.connections.len() < capacity - capacity / CAPACITY_SLACK {
@@ -332,13 +334,19 @@ impl EventLoop {
         self.timers.expire(now, &mut |index| {
             let connection = connections.get_mut(index)?;
             match connection.deadline() {
-                Some(at) if at <= now => match connection.on_deadline(core) {
-                    Verdict::Keep if connection.watch(registry).is_ok() => connection.deadline(),
-                    _ => {
-                        closed.push(index);
-                        None
+                Some(at) if at <= now => {
+                    // As in `close`: the handler may end here.
+                    core.has_asked = true;
+                    match connection.on_deadline(core) {
+                        Verdict::Keep if connection.watch(registry).is_ok() => {
+                            connection.deadline()
+                        }
+                        _ => {
+                            closed.push(index);
+                            None
+                        }
                     }
-                },
+                }
                 other => other,
             }
         });
@@ -366,7 +374,7 @@ impl EventLoop {
         if self.heartbeat_at <= now {
             self.heartbeat_at = now + HEARTBEAT_EVERY;
             self.look_at_threads(ended);
-            self.publish_gauges();
+            self.publish_gauges(now);
             self.core.kernel.log.flush();
             if let Some(access) = &mut self.core.access {
                 access.report(&self.core.kernel.log);
@@ -392,7 +400,7 @@ impl EventLoop {
         }
     }
 
-    fn publish_gauges(&mut self) {
+    fn publish_gauges(&mut self, now: Instant) {
         let mut counts = [0; 3];
         for (_, connection) in self.connections.iter_mut() {
             counts[connection.activity() as usize] += 1;
@@ -404,17 +412,7 @@ impl EventLoop {
         if self.core.kernel.settings.database.is_none() {
             return; // A handle that leads nowhere: its failures are none.
         }
-        let database = self.core.kernel.database.counters();
-        let known = &mut self.database_counted;
-        block.add(Counter::DatabaseConnects, database.connects - known.connects);
-        block.add(
-            Counter::DatabaseConnectFailures,
-            database.connect_failures - known.connect_failures,
-        );
-        block.add(Counter::DatabaseQueries, database.queries - known.queries);
-        block.set(Gauge::DatabaseInFlight, database.in_flight);
-        block.set(Gauge::DatabaseConnectionsUp, u64::from(self.core.kernel.database.is_up()));
-        *known = database;
+        self.database_watch.look(&self.core.kernel.database, block, &self.core.kernel.log, now);
     }
 }
 

@@ -404,7 +404,8 @@ settings! {
 
     /// PostgreSQL for the application: a URL, or `embedded` for a private one made and run by the master.
     ///
-    /// Unset, database routes answer 503.
+    /// Unset, database routes answer 503. TLS to PostgreSQL is not built yet: a URL that insists on it (`sslmode=require`,
+    /// `verify-ca`, `verify-full`) is refused, and a proxy on the same machine that speaks TLS to the server is the way.
     database: Option<String> = "", parse::text, {
         section: Section::Database, meta: "URL", secret: true, env: &[Variable { name: "DATABASE_URL", prefix: "" }],
     }
@@ -423,8 +424,19 @@ settings! {
 
     /// Time a query may take; 0 is without limit.
     ///
+    /// A request whose query takes longer is answered with 504, unless the application says otherwise. If the server is
+    /// stuck, it is asked to cancel what it does, and the connection is made anew.
     database_query_timeout: Duration = "10", parse::seconds, {
         kind: Kind::Seconds, section: Section::Database, meta: "SECONDS",
+    }
+
+    /// How statements are prepared: `named`, once per connection, or `unnamed`, with every query.
+    ///
+    /// `unnamed` is for a connection pooler that gives each transaction another connection and does not follow prepared
+    /// statements: PgBouncer before 1.21, or with `max_prepared_statements = 0`. It costs PostgreSQL the parsing of every
+    /// query.
+    database_prepare: PrepareManner = "named", prepare_manner, {
+        section: Section::Database, meta: "MANNER",
     }
 
     /// Folder of the embedded database's files; unset, one in the user's state directory.
@@ -904,6 +916,26 @@ fn reload_engine(slot: &mut String, text: &str) -> Result<(), String> {
         return Err("`auto`, `poll` or `inotify`".into());
     }
     text.clone_into(slot);
+    Ok(())
+}
+
+/// How statements are prepared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrepareManner {
+    /// Once per connection, under a name.
+    #[default]
+    Named,
+    /// With every query.
+    Unnamed,
+}
+
+fn prepare_manner(slot: &mut PrepareManner, text: &str) -> Result<(), String> {
+    *slot = match text {
+        "named" => PrepareManner::Named,
+        "unnamed" => PrepareManner::Unnamed,
+        _ => return Err("`named` or `unnamed`".into()),
+    };
     Ok(())
 }
 
