@@ -29,6 +29,10 @@ fn main() -> ExitCode {
             .get("/big/{bytes}", |request, _| {
                 Response::text(vec![b'x'; number(request, "bytes") as usize])
             })
+            .post_async("/big/{bytes}", |request, _| {
+                let bytes = number(request, "bytes") as usize;
+                async move { Response::text(vec![b'x'; bytes]) }
+            })
             .get("/panic", |_, _| -> Response { panic!("a plain handler's mistake") })
             .get_async("/panic/later", |_, cx| {
                 let wait = cx.sleep(Duration::from_millis(1));

@@ -88,8 +88,8 @@ pub(crate) enum Verdict {
 enum State {
     /// A PROXY header is awaited.
     Preface,
-    /// Between requests (`is_idle`), or a head is arriving.
-    Head { is_idle: bool },
+    /// Between requests, or a head is arriving.
+    Head(Stage),
     /// A body is gathered for its handler.
     Gathering(Box<Gathering>),
     /// A request is with its asynchronous handler, or its response's body is on its way.
@@ -104,6 +104,19 @@ enum State {
     Lingering,
     /// Nothing more can be done.
     Dead,
+}
+
+/// How far a connection that has no request in hand has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has not sent anything yet.
+    New,
+    /// The last answer is on its way to the client, whose time for the next request has not begun.
+    Answered,
+    /// The client has all of its answers, as far as the kernel knows.
+    Idle,
+    /// A part of a head has come.
+    Arriving,
 }
 
 struct Gathering {
@@ -291,7 +304,7 @@ impl Connection {
             peer,
             state: match core.trust.proxy {
                 Some(_) => State::Preface,
-                None => State::Head { is_idle: true },
+                None => State::Head(Stage::New),
             },
             input: Buffer::none(),
             progress: Progress::default(),
@@ -314,8 +327,8 @@ impl Connection {
     /// What the connection is doing, for the gauges.
     pub(crate) fn activity(&self) -> Activity {
         match self.state {
-            State::Head { is_idle: true } | State::Preface => Activity::Idle,
-            State::Head { is_idle: false } | State::Gathering(_) | State::Skipping { .. } => {
+            State::Head(Stage::New | Stage::Idle) | State::Preface => Activity::Idle,
+            State::Head(Stage::Arriving) | State::Gathering(_) | State::Skipping { .. } => {
                 Activity::Reading
             }
             _ => Activity::Writing,

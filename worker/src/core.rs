@@ -179,7 +179,7 @@ impl Core {
                 bytes => bytes,
             },
             spool: SpoolRules::of(settings),
-            drain: Drain::new(settings.graceful_timeout),
+            drain: Drain::new(settings.graceful_timeout, settings.keepalive),
             date: Date::new(kernel.clock.now()),
             service,
             gate: None,

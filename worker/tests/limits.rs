@@ -112,6 +112,85 @@ fn a_client_that_reads_slowly_gets_everything() {
     worker.stop();
 }
 
+/// Reads `bytes` in all, a piece and then a pause; returns how many came.
+fn read_slowly(client: &mut common::Client, bytes: usize, pause: Duration) -> usize {
+    let mut piece = vec![0; 64 * 1024];
+    let mut read = 0;
+    while read < bytes {
+        match client.stream.read(&mut piece) {
+            Ok(count @ 1..) => read += count,
+            _ => break,
+        }
+        std::thread::sleep(pause);
+    }
+    read
+}
+
+#[test]
+fn the_keep_alive_time_begins_when_the_client_has_the_answer() {
+    const BYTES: usize = 12_000_000;
+    let worker = start(example("features"), |settings| settings.keepalive = SHORT);
+    // More than the kernel holds, read in far more than the keep-alive time: whole answers, pipelined ones, and a
+    // request that is half there meanwhile.
+    for requests in [
+        format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n"),
+        format!("GET /big/{} HTTP/1.1\r\nHost: a\r\n\r\n", BYTES / 100).repeat(100),
+        format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\nGET /hello/y"),
+    ] {
+        let mut client = worker.connect();
+        client.send(&requests);
+        let began = Instant::now();
+        let read = read_slowly(&mut client, BYTES, Duration::from_millis(5));
+        assert!(BYTES <= read, "{read} of {BYTES} bytes after {:?}", began.elapsed());
+        assert!(2 * SHORT < began.elapsed(), "it was read too quickly: {:?}", began.elapsed());
+    }
+    // Once it has all, the time runs.
+    let mut client = worker.connect();
+    client.get("/big/100000").expect(200);
+    let began = Instant::now();
+    assert_eq!(client.rest(), "");
+    assert!(SHORT / 2 < began.elapsed() && began.elapsed() < PATIENCE / 2);
+}
+
+#[test]
+fn a_response_on_its_way_outlives_a_body_that_nobody_waits_for() {
+    const BYTES: usize = 12_000_000;
+    let worker = start(example("features"), |settings| settings.body_timeout = SHORT);
+    let mut client = worker.connect();
+    // The body, which the handler does not read, never comes whole: the answer does.
+    client.send(&format!(
+        "POST /big/{BYTES} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf"
+    ));
+    let read = read_slowly(&mut client, BYTES, Duration::from_millis(5));
+    assert!(BYTES <= read, "{read} of {BYTES} bytes");
+}
+
+#[test]
+fn without_a_keep_alive_time_every_response_says_close_and_is_whole() {
+    const BYTES: usize = 4_000_000;
+    let worker = start(example("features"), |settings| settings.keepalive = Duration::ZERO);
+    let path = format!("/big/{BYTES}");
+    for (path, request) in [
+        ("/hello/you", "GET /hello/you HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        ("/sleep/1", "GET /sleep/1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        (&path, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")),
+    ] {
+        let mut client = worker.connect();
+        client.send(&request);
+        std::thread::sleep(SHORT / 10);
+        let reply = client.reply().expect(200);
+        assert!(reply.closes(), "{path}: {}", reply.head);
+        client.half_close();
+        assert_eq!(client.rest(), "");
+    }
+    let mut old = worker.connect();
+    old.send("GET /hello/old HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(old.reply().expect(200).header("connection"), None);
+    old.half_close();
+    assert_eq!(old.rest(), "");
+    worker.stop();
+}
+
 #[test]
 fn more_connections_than_allowed_wait_their_turn() {
     let worker = start(example("features"), |settings| {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use http1::{Exchange, Refusal};
 use scoreboard::Counter;
 
-use super::{Connection, Handling, State, Verdict, Work};
+use super::{Connection, Handling, Stage, State, Verdict, Work};
 use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::Core;
@@ -52,8 +52,15 @@ impl Connection {
         }
         self.state_deadline = None;
         match &self.state {
+            // While an answer is on its way the client has other things to do. What ends that is the write timeout.
+            State::Head(Stage::Arriving) if self.output_left() != 0 => {
+                self.state_deadline = core.after(core.limits.header);
+            }
+            State::Skipping { .. } if self.output_left() != 0 => {
+                self.state = State::Finishing { lingers: true };
+            }
             State::Preface
-            | State::Head { is_idle: true }
+            | State::Head(Stage::New | Stage::Answered | Stage::Idle)
             | State::Skipping { .. }
             | State::Lingering
             | State::Dead => {
@@ -61,7 +68,7 @@ impl Connection {
             }
             State::Finishing { .. } => (),
             State::Hosted(_) => (),
-            State::Head { is_idle: false } => {
+            State::Head(Stage::Arriving) => {
                 core.block.add(Counter::RefusedHeaderTimeout, 1);
                 let input = std::mem::take(&mut self.input);
                 self.record_raw(&input, core);
@@ -98,7 +105,7 @@ impl Connection {
 
     /// The worker has begun to drain: a connection at rest may wait less long.
     pub(crate) fn on_drain(&mut self, core: &Core) {
-        if let (State::Head { .. }, Some(deadline)) = (&self.state, self.state_deadline) {
+        if let (State::Head(_), Some(deadline)) = (&self.state, self.state_deadline) {
             self.state_deadline = Some(core.drain.idle_deadline(deadline));
         }
     }

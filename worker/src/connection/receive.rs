@@ -5,7 +5,7 @@ use std::io;
 use http1::{BodyDecoder, Exchange, Framing, Head, Parsed, Progress, parse_head};
 use scoreboard::Counter;
 
-use super::{Connection, Gathering, Incoming, OUTPUT_HIGH_BYTES, SKIP_BYTES_MAX, State};
+use super::{Connection, Gathering, Incoming, OUTPUT_HIGH_BYTES, SKIP_BYTES_MAX, Stage, State};
 use crate::access::{STATUS_ABORTED, reason};
 use crate::body::{BodyError, Channel};
 use crate::buffer::Buffer;
@@ -19,7 +19,7 @@ impl Connection {
     pub(super) fn wants_bytes(&self) -> bool {
         match &self.state {
             State::Preface => true,
-            State::Head { .. } => self.output_left() < OUTPUT_HIGH_BYTES,
+            State::Head(_) => self.output_left() < OUTPUT_HIGH_BYTES,
             State::Gathering(_) | State::Skipping { .. } | State::Lingering => true,
             State::Handling(handling) => {
                 self.input.is_empty() && handling.body.as_ref().is_some_and(Incoming::has_room)
@@ -77,12 +77,12 @@ impl Connection {
             let rest = &bytes[used..];
             let step = match &self.state {
                 State::Preface => self.feed_preface(rest, core),
-                State::Head { .. } if OUTPUT_HIGH_BYTES <= self.output_left() => 0,
-                State::Head { .. } => self.feed_head(rest, core),
+                State::Head(_) if OUTPUT_HIGH_BYTES <= self.output_left() => 0,
+                State::Head(_) => self.feed_head(rest, core),
                 State::Gathering(_) => self.feed_gathering(rest, core),
                 State::Handling(_) => self.feed_handler(rest, core),
                 State::Hosted(_) => 0, // Pipelined requests wait.
-                State::Skipping { .. } => self.feed_skipping(rest, core),
+                State::Skipping { .. } => self.feed_skipping(rest),
                 // What follows the last request is of no interest.
                 State::Finishing { .. } | State::Lingering | State::Dead => rest.len(),
             };
@@ -104,9 +104,9 @@ impl Connection {
                     self.begin_all(&head, bytes, core)
                 }
                 Ok(Parsed::Partial) => {
-                    if matches!(self.state, State::Head { is_idle: true }) {
+                    if !matches!(self.state, State::Head(Stage::Arriving)) {
                         // From its first byte on; a slow sender does not renew it.
-                        self.state = State::Head { is_idle: false };
+                        self.state = State::Head(Stage::Arriving);
                         self.state_deadline = core.after(core.limits.header);
                     }
                     0
@@ -130,7 +130,7 @@ impl Connection {
         loop {
             self.begin(head, raw, core);
             let is_next =
-                matches!(self.state, State::Head { .. }) && self.output_left() < OUTPUT_HIGH_BYTES;
+                matches!(self.state, State::Head(_)) && self.output_left() < OUTPUT_HIGH_BYTES;
             match rest.strip_prefix(raw) {
                 Some(behind) if is_next => rest = behind,
                 _ => return bytes.len() - rest.len(),
@@ -322,14 +322,14 @@ impl Connection {
         }
     }
 
-    fn feed_skipping(&mut self, bytes: &[u8], core: &mut Core) -> usize {
+    fn feed_skipping(&mut self, bytes: &[u8]) -> usize {
         let State::Skipping { decoder, left } = &mut self.state else { return 0 };
         match decoder.decode(bytes) {
             Ok(step) => {
                 *left = left.saturating_sub(step.consumed as u64);
                 let is_too_much = *left == 0;
                 if step.done {
-                    self.rest(core);
+                    self.rest();
                 } else if is_too_much {
                     self.state = State::Finishing { lingers: true };
                 }
@@ -346,7 +346,7 @@ impl Connection {
     /// The client has said its last: what is begun and cannot be finished ends here.
     pub(super) fn on_end(&mut self, core: &mut Core) {
         match &mut self.state {
-            State::Head { .. } | State::Preface => {
+            State::Head(_) | State::Preface => {
                 self.record_unfinished(STATUS_ABORTED, reason::ABORTED, core);
                 self.state = State::Finishing { lingers: false };
             }

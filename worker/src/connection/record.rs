@@ -6,7 +6,7 @@ use http1::{Exchange, Head};
 use logging::access::{Subject, What};
 use net::Peer;
 
-use super::{Connection, State};
+use super::{Connection, Stage, State};
 use crate::access::{Answered, STATUS_ABORTED, STATUS_CUT, reason};
 use crate::core::Core;
 use crate::peer::PeerText;
@@ -154,7 +154,7 @@ impl Connection {
     /// Nothing more will come of a head that has begun to arrive.
     pub(super) fn record_unfinished(&mut self, status: u16, reason: &'static str, core: &mut Core) {
         if core.access.is_none()
-            || !matches!(self.state, State::Head { is_idle: false })
+            || !matches!(self.state, State::Head(Stage::Arriving))
             || self.input.is_empty()
         {
             return;

@@ -8,7 +8,7 @@ use http1::{Encoder, Exchange, Finish, Head, HeadError, Refusal, ResponseError, 
 use scoreboard::Counter;
 
 use super::produce::Asked;
-use super::{Connection, Handling, Incoming, LINGER, Label, State, Work};
+use super::{Connection, Handling, Incoming, LINGER, Label, Stage, State, Work};
 use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::{Core, Tag};
@@ -203,7 +203,7 @@ impl Connection {
         core: &mut Core,
     ) {
         match (after, finish) {
-            (None, Finish::KeepAlive) => self.rest(core),
+            (None, Finish::KeepAlive) => self.rest(),
             (Some(after), Finish::KeepAlive) => {
                 self.state = after;
                 self.state_deadline = core.after(core.limits.body);
@@ -217,11 +217,10 @@ impl Connection {
         }
     }
 
-    /// The connection waits for its next request.
-    pub(super) fn rest(&mut self, core: &mut Core) {
-        self.state = State::Head { is_idle: true };
-        let deadline = core.now() + core.limits.keep_alive;
-        self.state_deadline = Some(core.drain.idle_deadline(deadline));
+    /// The connection waits for its next request. The time for it begins when the client has its answer.
+    pub(super) fn rest(&mut self) {
+        self.state = State::Head(Stage::Answered);
+        self.state_deadline = None;
     }
 
     /// The head of a request broke the rules.
@@ -296,14 +295,22 @@ impl Connection {
         self.output.len() - self.written
     }
 
-    /// Writes what the client takes, and closes after the last response.
+    /// Writes what the client takes; when it has all, closes after the last response, or waits for the next request.
     pub(crate) fn flush(&mut self, core: &mut Core) {
         if !self.flush_output(core) {
             return;
         }
         self.send_file(core);
         // The file may have been the last that was to be sent.
-        self.finish(core);
+        match self.state {
+            State::Head(Stage::Answered) if self.output.is_empty() => {
+                self.state = State::Head(Stage::Idle);
+                let deadline = core.now() + core.limits.keep_alive;
+                self.state_deadline = Some(core.drain.idle_deadline(deadline));
+            }
+            State::Finishing { lingers } => self.finish(lingers, core),
+            _ => (),
+        }
     }
 
     /// Writes the output; `true` when nothing of it is left.
@@ -342,16 +349,14 @@ impl Connection {
     }
 
     /// Closes our side after the last response.
-    fn finish(&mut self, core: &mut Core) {
-        if let State::Finishing { lingers } = self.state {
-            self.state = if lingers && !self.has_ended && self.stream.half_close().is_ok() {
-                // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
-                self.state_deadline = Some(core.now() + LINGER);
-                State::Lingering
-            } else {
-                State::Dead
-            };
-        }
+    fn finish(&mut self, lingers: bool, core: &mut Core) {
+        self.state = if lingers && !self.has_ended && self.stream.half_close().is_ok() {
+            // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
+            self.state_deadline = Some(core.now() + LINGER);
+            State::Lingering
+        } else {
+            State::Dead
+        };
     }
 }
 
