@@ -32,6 +32,7 @@ use crate::executor::{TaskKey, TaskWaker};
 use crate::outgoing::{Producer, SharedPipe};
 use crate::peer::PeerText;
 use crate::service::Task;
+use crate::share::Share;
 use crate::spool::Spooled;
 use crate::stream::Stream;
 
@@ -282,7 +283,7 @@ pub(crate) struct Connection {
     is_ending: bool,
     /// The client has said its last.
     has_ended: bool,
-    /// What the kernel said is noted, and waits for its place among long responses.
+    /// It waits for its place among the long ones: what the kernel said is noted, or a request is left for its next share.
     is_put_off: bool,
     /// When the state has lasted too long.
     state_deadline: Option<Instant>,
@@ -357,18 +358,23 @@ impl Connection {
         self.is_writable |= readiness.is_writable;
         self.is_ending |= readiness.is_ending;
         if self.is_long() {
-            // Others, whose answers are short, go first.
-            if !std::mem::replace(&mut self.is_put_off, true) {
-                core.queue.push(self.task_key());
-            }
+            self.put_off(core);
             return Verdict::Keep;
         }
         self.advance(core)
     }
 
-    /// Whether it is in the middle of a response that takes many turns.
+    /// Whether it is in the middle of a response, or of pipelined requests, that take many turns.
     pub(crate) fn is_long(&self) -> bool {
-        matches!(&self.state, State::Handling(handling) if handling.work.progress().is_some())
+        self.is_put_off
+            || matches!(&self.state, State::Handling(handling) if handling.work.progress().is_some())
+    }
+
+    /// Others, who take less time, go first.
+    fn put_off(&mut self, core: &Core) {
+        if !std::mem::replace(&mut self.is_put_off, true) {
+            core.queue.push(self.task_key());
+        }
     }
 
     /// Resumes the handler's task, if there is one, and goes as far as it can.
@@ -392,13 +398,14 @@ impl Connection {
 
     /// Reads, answers and writes as far as readiness and back-pressure allow.
     fn advance(&mut self, core: &mut Core) -> Verdict {
+        core.share = Share::new(core.tick);
         let mut reads = 0;
         loop {
             if matches!(self.state, State::Hosted(_)) {
                 self.go_on_hosted(core);
             }
             self.consume_input(core);
-            while self.is_readable && self.wants_bytes() {
+            while self.is_readable && self.wants_bytes() && !core.share.is_over() {
                 if reads == READS_PER_TURN_MAX {
                     core.queue.push(self.task_key());
                     break;
@@ -407,7 +414,7 @@ impl Connection {
                 self.read(core);
             }
             let was_held_up = OUTPUT_HIGH_BYTES <= self.output_left();
-            if self.has_ended && !was_held_up {
+            if self.has_ended && !was_held_up && !core.share.is_over() {
                 self.on_end(core);
             }
             let before = std::mem::discriminant(&self.state);
@@ -419,6 +426,10 @@ impl Connection {
             }
             // Room in the output lets pipelined requests go on; a closed side leaves the other to be read.
             let is_freed = was_held_up && self.output_left() < OUTPUT_HIGH_BYTES;
+            if core.share.is_over() {
+                self.put_off(core);
+                break;
+            }
             if !is_freed && before == std::mem::discriminant(&self.state) {
                 break;
             }

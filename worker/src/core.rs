@@ -20,11 +20,14 @@ use crate::executor::ReadyQueue;
 use crate::host::Gate;
 use crate::peer::PeerText;
 use crate::service::Service;
+use crate::share::Share;
 use crate::spool::SpoolRules;
 use crate::via::{Ids, Trust};
 
 /// Bytes asked for in one read. What a read brings is parsed where it lies; only a rest is copied.
 const SCRATCH_BYTES: usize = 64 * 1024;
+/// Answers that took longer than this, in nanoseconds, are counted by themselves: others behind them took less.
+const LONG_NS: u64 = 1_000_000;
 
 /// The time limits of connections; `None` is without limit.
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +152,8 @@ pub(crate) struct Core {
     pub(crate) scratch: Vec<u8>,
     /// `CLOCK_MONOTONIC` in nanoseconds, as it was read last.
     pub(crate) tick: u64,
+    /// What the connection that is being attended to has of this turn.
+    pub(crate) share: Share,
     /// A task was polled, so that the database may have been asked something.
     pub(crate) has_asked: bool,
     /// Answers given since `tick`, to be counted with the time they took.
@@ -189,6 +194,7 @@ impl Core {
             fields: FieldStorage::new(),
             scratch: vec![0; SCRATCH_BYTES],
             tick: sys::clock::monotonic(),
+            share: Share::new(0),
             has_asked: true,
             answered: Vec::new(),
         }
@@ -216,16 +222,29 @@ impl Core {
 
     /// Counts the answers given since the last call, with one look at the clock for all.
     pub(crate) fn settle(&mut self) {
-        if self.answered.is_empty() {
-            return;
+        if !self.answered.is_empty() {
+            self.settle_at(sys::clock::monotonic());
         }
-        let now = sys::clock::monotonic();
+    }
+
+    fn settle_at(&mut self, now: u64) {
         let duration = now.saturating_sub(self.tick);
         for answered in &self.answered {
             self.count_many(answered, duration);
         }
         self.answered.clear();
         self.tick = now;
+    }
+
+    /// Whether the connection may begin a further request in this turn.
+    pub(crate) fn has_time(&mut self) -> bool {
+        if self.share.wants_look() {
+            let now = sys::clock::monotonic();
+            if LONG_NS < now.saturating_sub(self.tick) {
+                self.settle_at(now);
+            }
+        }
+        self.share.begin(self.tick)
     }
 
     /// An answer was given: it is counted at the next [`Core::settle`].

@@ -30,6 +30,8 @@ use crate::slots::Slots;
 
 /// Time between two heartbeats of an idle worker.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
+/// Between the handlers of one turn a heartbeat is given after so many nanoseconds: it is one handler that must not be silent.
+const HEARTBEAT_WITHIN_TURN_NS: u64 = HEARTBEAT_EVERY.as_nanos() as u64;
 /// Events taken from one wait.
 const EVENTS_MAX: usize = 1024;
 /// After a worker was full it accepts again when one in so many places is free: arming costs a system call per shard.
@@ -66,6 +68,8 @@ pub(crate) struct EventLoop {
     ready_shards: Vec<usize>,
     /// `CLOCK_MONOTONIC` in nanoseconds when this turn began.
     began: u64,
+    /// `CLOCK_MONOTONIC` in nanoseconds of the last heartbeat in this turn, or its beginning.
+    beaten: u64,
     /// When the last turn ended; the wait begins there.
     ended: Instant,
     heartbeat_at: Instant,
@@ -120,6 +124,7 @@ impl EventLoop {
             put_off: Vec::new(),
             ready_shards: Vec::new(),
             began: 0,
+            beaten: 0,
             ended: now,
             heartbeat_at: now,
             database_due: None,
@@ -155,6 +160,7 @@ impl EventLoop {
         let now = self.core.kernel.clock.update();
         self.began = self.core.kernel.clock.nanoseconds(now);
         self.core.tick = self.began;
+        self.beaten = self.began;
         self.core.date.update(now);
 
         self.attend_to_specials(&events);
@@ -289,6 +295,10 @@ impl EventLoop {
                 }
             }
             Verdict::Close => self.close(index),
+        }
+        if HEARTBEAT_WITHIN_TURN_NS < self.core.tick.saturating_sub(self.beaten) {
+            self.beaten = self.core.tick;
+            self.core.block.beat(self.beaten);
         }
     }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{PATIENCE, bundled, example, start, until};
 
@@ -74,6 +74,39 @@ fn a_slow_handler_holds_nobody_else_up() {
     slow.stream.set_nonblocking(false).unwrap();
     assert_eq!(slow.reply().text(), "slept\n");
     drop(slow);
+    worker.stop();
+}
+
+#[test]
+fn pipelined_slow_requests_hold_nobody_else_up() {
+    const SLOW: usize = 40;
+    const TAKES_MS: usize = 50;
+    let worker = start(example("features"), |_| ());
+    // Alike to the byte, and each of its own.
+    for differ in [false, true] {
+        let requests: String = (0..SLOW)
+            .map(|n| {
+                let query = if differ { n } else { 0 };
+                format!("GET /block/{TAKES_MS}?{query} HTTP/1.1\r\nHost: a\r\n\r\n")
+            })
+            .collect();
+        let mut greedy = worker.connect();
+        greedy.send(&requests);
+        // It has said its last: all that it asked is answered nevertheless.
+        greedy.half_close();
+        // The first answer does not wait for the last.
+        let began = Instant::now();
+        greedy.reply().expect(200);
+        for _ in 0..5 {
+            worker.get("/hello/you").expect(200);
+        }
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis((SLOW * TAKES_MS / 2) as u64), "{took:?}");
+        for _ in 1..SLOW {
+            assert_eq!(greedy.reply().expect(200).text(), "blocked\n");
+        }
+        assert_eq!(greedy.rest(), "");
+    }
     worker.stop();
 }
 

@@ -78,6 +78,7 @@ impl Connection {
             let step = match &self.state {
                 State::Preface => self.feed_preface(rest, core),
                 State::Head(_) if OUTPUT_HIGH_BYTES <= self.output_left() => 0,
+                State::Head(_) if !core.has_time() => 0,
                 State::Head(_) => self.feed_head(rest, core),
                 State::Gathering(_) => self.feed_gathering(rest, core),
                 State::Handling(_) => self.feed_handler(rest, core),
@@ -132,7 +133,7 @@ impl Connection {
             let is_next =
                 matches!(self.state, State::Head(_)) && self.output_left() < OUTPUT_HIGH_BYTES;
             match rest.strip_prefix(raw) {
-                Some(behind) if is_next => rest = behind,
+                Some(behind) if is_next && core.has_time() => rest = behind,
                 _ => return bytes.len() - rest.len(),
             }
         }

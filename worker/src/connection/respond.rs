@@ -303,7 +303,7 @@ impl Connection {
         self.send_file(core);
         // The file may have been the last that was to be sent.
         match self.state {
-            State::Head(Stage::Answered) if self.output.is_empty() => {
+            State::Head(Stage::Answered) if self.output.is_empty() && !core.share.is_over() => {
                 self.state = State::Head(Stage::Idle);
                 let deadline = core.now() + core.limits.keep_alive;
                 self.state_deadline = Some(core.drain.idle_deadline(deadline));
