@@ -2,7 +2,8 @@
 //!
 //! - Every worker waits on every shard of every address, its own first: exclusive waiters are woken in the order of
 //!   their registration, so the owner gets its own connections while it is idle, and anyone else when it is not.
-//! - A worker at its limit takes all shards out of the set *before* it waits; it never declines after a wake-up.
+//! - A worker at its limit takes all shards out of the set *before* it waits; it never declines after a wake-up. At the
+//!   sweeps it takes what no sibling took, if some connection can make way (`event_loop/room.rs`).
 //! - A wake-up dies with the process that was woken. Hence the re-arming at the master's word, and the sweep.
 //! - Closing means closing our copies: the sockets belong to the master.
 
@@ -118,9 +119,9 @@ impl Shards {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match self.arming {
             Arming::Own { others_at } => Some(others_at),
-            Arming::All => Some(self.sweep_at),
+            Arming::All | Arming::Full => Some(self.sweep_at),
             Arming::BackingOff { until } => Some(until),
-            Arming::Off | Arming::Full | Arming::Closed => None,
+            Arming::Off | Arming::Closed => None,
         }
     }
 
@@ -129,7 +130,7 @@ impl Shards {
         match self.arming {
             Arming::Own { others_at } if others_at <= now => self.arm_all(poll),
             Arming::BackingOff { until } if until <= now => self.arm_all(poll),
-            Arming::All if self.sweep_at <= now => (),
+            Arming::All | Arming::Full if self.sweep_at <= now => (),
             _ => return false,
         }
         self.sweep_at = now + SWEEP_EVERY;

@@ -120,6 +120,19 @@ enum Stage {
     Arriving,
 }
 
+/// How easily a connection that asks for nothing can be done without, the most dispensable first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Dispensable {
+    /// It has its last answer.
+    Ended,
+    /// It was kept for another request.
+    Kept,
+    /// It has not sent anything yet.
+    Silent,
+    /// A part of a head has come.
+    Dripping,
+}
+
 struct Gathering {
     /// The head, to be parsed again when the body is there.
     head: Buffer,
@@ -285,6 +298,8 @@ pub(crate) struct Connection {
     has_ended: bool,
     /// It waits for its place among the long ones: what the kernel said is noted, or a request is left for its next share.
     is_put_off: bool,
+    /// When the client was last waited for without anything in hand.
+    since: Instant,
     /// When the state has lasted too long.
     state_deadline: Option<Instant>,
     /// When the client has not taken output for too long.
@@ -317,6 +332,7 @@ impl Connection {
             is_ending: false,
             has_ended: false,
             is_put_off: false,
+            since: core.now(),
             state_deadline: None,
             write_deadline: None,
             waker: None,
@@ -334,6 +350,18 @@ impl Connection {
             }
             _ => Activity::Writing,
         }
+    }
+
+    /// How easily it can be done without, and since when; `None` while something is in hand.
+    pub(crate) fn idleness(&self) -> Option<(Dispensable, Instant)> {
+        let dispensable = match self.state {
+            State::Lingering => Dispensable::Ended,
+            State::Head(Stage::Idle) => Dispensable::Kept,
+            State::Head(Stage::New) | State::Preface => Dispensable::Silent,
+            State::Head(Stage::Arriving) if self.output_left() == 0 => Dispensable::Dripping,
+            _ => return None,
+        };
+        Some((dispensable, self.since))
     }
 
     /// The connection is new: goes as far as it can, then has itself waited for, if it is still there.

@@ -7,6 +7,7 @@
 
 mod arrivals;
 mod orders;
+mod room;
 mod tasks;
 
 use std::io;
@@ -19,6 +20,7 @@ use scoreboard::{Counter, Gauge};
 use sys::signal::Caught;
 use timer::Timers;
 
+use self::room::Evictions;
 use self::tasks::Spawned;
 use crate::accept::Shards;
 use crate::connection::{Activity, Connection, Readiness, Verdict};
@@ -77,6 +79,8 @@ pub(crate) struct EventLoop {
     database_due: Option<Instant>,
     /// The last attempt to accept failed.
     accept_fails: bool,
+    /// Connections that made way for new ones.
+    evictions: Evictions,
     /// The host had no capacity at the end of the last turn.
     host_is_busy: bool,
     /// The database's counters as far as the scoreboard has them.
@@ -129,6 +133,7 @@ impl EventLoop {
             heartbeat_at: now,
             database_due: None,
             accept_fails: false,
+            evictions: Evictions::default(),
             host_is_busy: false,
             database_counted: pg::Counters::default(),
         })

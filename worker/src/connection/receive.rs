@@ -108,6 +108,7 @@ impl Connection {
                     if !matches!(self.state, State::Head(Stage::Arriving)) {
                         // From its first byte on; a slow sender does not renew it.
                         self.state = State::Head(Stage::Arriving);
+                        self.since = core.now();
                         self.state_deadline = core.after(core.limits.header);
                     }
                     0

@@ -305,7 +305,8 @@ impl Connection {
         match self.state {
             State::Head(Stage::Answered) if self.output.is_empty() && !core.share.is_over() => {
                 self.state = State::Head(Stage::Idle);
-                let deadline = core.now() + core.limits.keep_alive;
+                self.since = core.now();
+                let deadline = self.since + core.limits.keep_alive;
                 self.state_deadline = Some(core.drain.idle_deadline(deadline));
             }
             State::Finishing { lingers } => self.finish(lingers, core),
@@ -352,7 +353,8 @@ impl Connection {
     fn finish(&mut self, lingers: bool, core: &mut Core) {
         self.state = if lingers && !self.has_ended && self.stream.half_close().is_ok() {
             // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
-            self.state_deadline = Some(core.now() + LINGER);
+            self.since = core.now();
+            self.state_deadline = Some(self.since + LINGER);
             State::Lingering
         } else {
             State::Dead

@@ -21,12 +21,17 @@ impl EventLoop {
         self.core.kernel.settings.worker_connections
     }
 
+    /// So many are held.
+    pub(super) fn is_full(&self) -> bool {
+        self.capacity() <= self.connections.len()
+    }
+
     /// Takes connections from one shard, as long as there are any, and capacity.
     pub(super) fn accept_some(&mut self, shard: usize, accepts_max: usize) {
         for _ in 0..accepts_max {
             // At the last stop nobody else would take them.
             if !self.core.drain.is_draining() {
-                if self.capacity() <= self.connections.len() {
+                if self.is_full() {
                     self.shards.set_full(&self.poll, true);
                     return;
                 }
@@ -37,22 +42,24 @@ impl EventLoop {
                     return; // What waits is reported again, here or to a worker with more time.
                 }
             }
-            match self.shards.accept(&self.poll, shard, self.core.now()) {
-                Ok(Some((accepted, peer))) => {
-                    self.accept_fails = false;
-                    self.welcome(accepted, peer);
+            let Some((accepted, peer)) = self.accept(shard) else { return };
+            self.welcome(accepted, peer);
+        }
+    }
+
+    /// Takes one connection from a shard, if there is one.
+    pub(super) fn accept(&mut self, shard: usize) -> Option<(Accepted, Peer)> {
+        match self.shards.accept(&self.poll, shard, self.core.now()) {
+            Ok(taken) => {
+                self.accept_fails &= taken.is_none();
+                taken
+            }
+            Err(error) => {
+                // Once for a whole run of failures: they come ten times a second.
+                if !std::mem::replace(&mut self.accept_fails, true) {
+                    self.core.kernel.log.error(format_args!("Cannot accept connections: {error}"));
                 }
-                Ok(None) => return,
-                Err(error) => {
-                    // Once for a whole run of failures: they come ten times a second.
-                    if !std::mem::replace(&mut self.accept_fails, true) {
-                        self.core
-                            .kernel
-                            .log
-                            .error(format_args!("Cannot accept connections: {error}"));
-                    }
-                    return;
-                }
+                None
             }
         }
     }
@@ -67,7 +74,7 @@ impl EventLoop {
         let Some(gate) = &self.core.gate else { return };
         let is_busy = !gate.is_free();
         if is_busy != std::mem::replace(&mut self.host_is_busy, is_busy) {
-            let is_full = is_busy || self.capacity() <= self.connections.len();
+            let is_full = is_busy || self.is_full();
             self.shards.set_full(&self.poll, is_full);
         }
     }
@@ -78,7 +85,7 @@ impl EventLoop {
     }
 
     /// A new connection. Its first request has often come along, so it is read from before it is waited for.
-    fn welcome(&mut self, accepted: Accepted, peer: Peer) {
+    pub(super) fn welcome(&mut self, accepted: Accepted, peer: Peer) {
         self.core.block.add(Counter::ConnectionsAccepted, 1);
         let stream = match accepted.kind {
             Kind::Tcp => Stream::tcp(accepted.fd),
@@ -94,6 +101,9 @@ impl EventLoop {
 
     /// Looks at every shard, woken or not.
     pub(super) fn sweep(&mut self, accepts_max: usize) {
+        if self.is_full() && !self.core.drain.is_draining() {
+            self.make_room();
+        }
         for shard in 0..self.shards.len() {
             self.accept_some(shard, accepts_max);
         }
