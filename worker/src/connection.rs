@@ -30,6 +30,7 @@ use crate::buffer::Buffer;
 use crate::core::{Core, Tag};
 use crate::executor::{TaskKey, TaskWaker};
 use crate::outgoing::{Producer, SharedPipe};
+use crate::panics;
 use crate::peer::PeerText;
 use crate::service::Task;
 use crate::share::Share;
@@ -46,8 +47,10 @@ const FILE_COPIED_BYTES_MAX: u64 = 16 * 1024;
 const READS_PER_TURN_MAX: u32 = 4;
 /// Bytes of an unwanted body that are read and dropped to save the connection; with more it is closed.
 const SKIP_BYTES_MAX: u64 = 256 * 1024;
-/// How long a connection that was closed after an answer is read from, so that no reset overtakes the answer.
-const LINGER: Duration = Duration::from_secs(1);
+/// Longest that a connection which was closed after an answer is read from, so that no reset overtakes the answer.
+const LINGER_MAX: Duration = Duration::from_secs(30);
+/// Longest that nothing may come of such a connection while the worker drains: an operator waits.
+const LINGER_DRAINING: Duration = Duration::from_secs(1);
 
 /// What the kernel says of a socket.
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +104,8 @@ enum State {
     Skipping { decoder: BodyDecoder, left: u64 },
     /// The last response is in the output; `lingers`: the client may still be sending.
     Finishing { lingers: bool },
-    /// Our side is closed; the client is read from until it closes too.
-    Lingering,
+    /// Our side is closed; the client is read from until it closes too, or falls silent, or it is `until`.
+    Lingering { until: Instant },
     /// Nothing more can be done.
     Dead,
 }
@@ -139,6 +142,8 @@ struct Gathering {
     decoder: BodyDecoder,
     body: Spooled,
     bytes_max: u64,
+    /// What a refusal has to know of the request.
+    exchange: Exchange,
     tag: Tag,
 }
 
@@ -298,6 +303,8 @@ pub(crate) struct Connection {
     has_ended: bool,
     /// It waits for its place among the long ones: what the kernel said is noted, or a request is left for its next share.
     is_put_off: bool,
+    /// The end of the connection ends the response in hand.
+    ends_response: bool,
     /// When the client was last waited for without anything in hand.
     since: Instant,
     /// When the state has lasted too long.
@@ -332,6 +339,7 @@ impl Connection {
             is_ending: false,
             has_ended: false,
             is_put_off: false,
+            ends_response: false,
             since: core.now(),
             state_deadline: None,
             write_deadline: None,
@@ -355,7 +363,7 @@ impl Connection {
     /// How easily it can be done without, and since when; `None` while something is in hand.
     pub(crate) fn idleness(&self) -> Option<(Dispensable, Instant)> {
         let dispensable = match self.state {
-            State::Lingering => Dispensable::Ended,
+            State::Lingering { .. } => Dispensable::Ended,
             State::Head(Stage::Idle) => Dispensable::Kept,
             State::Head(Stage::New) | State::Preface => Dispensable::Silent,
             State::Head(Stage::Arriving) if self.output_left() == 0 => Dispensable::Dripping,
@@ -414,14 +422,33 @@ impl Connection {
         self.advance(core)
     }
 
+    /// The connection will be closed where it stands: its client must not take a part of a response for the whole.
+    pub(crate) fn cut(&self) {
+        let is_unfinished = matches!(self.state, State::Handling(_) | State::Hosted(_));
+        if self.ends_response && (is_unfinished || self.output_left() != 0) {
+            self.stream.reset_on_close();
+        }
+    }
+
     /// Nothing more is read, nothing more is answered; a task in hand is dropped.
     pub(crate) fn abandon(&mut self, core: &mut Core) {
+        self.cut();
         self.record_abort(core);
         if matches!(self.state, State::Handling(_) | State::Gathering(_) | State::Hosted(_)) {
             core.block.add(Counter::RequestsAborted, 1);
-            self.abandon_hosted(core);
+            // The host is not ours either.
+            if let Err(panic) = panics::catch(|| self.abandon_hosted(core)) {
+                core.kernel.log.error(format_args!("The host failed: {}", panic.text()));
+            }
         }
-        self.state = State::Dead;
+        self.enter(State::Dead, core);
+    }
+
+    /// Leaves the state for `next`, and with it a handler that may be at work.
+    fn enter(&mut self, next: State, core: &Core) {
+        if let State::Handling(handling) = std::mem::replace(&mut self.state, next) {
+            core.end(handling);
+        }
     }
 
     /// Reads, answers and writes as far as readiness and back-pressure allow.

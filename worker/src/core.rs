@@ -18,6 +18,7 @@ use crate::drain::Drain;
 use crate::error::Chain;
 use crate::executor::ReadyQueue;
 use crate::host::Gate;
+use crate::panics;
 use crate::peer::PeerText;
 use crate::service::Service;
 use crate::share::Share;
@@ -37,6 +38,7 @@ pub(crate) struct TimeLimits {
     pub(crate) write: Option<Duration>,
     pub(crate) request: Option<Duration>,
     pub(crate) keep_alive: Duration,
+    pub(crate) linger: Duration,
     /// Bytes per second that a body must keep up; 0 is without limit.
     pub(crate) body_rate_min: u64,
 }
@@ -49,6 +51,7 @@ impl TimeLimits {
             write: Settings::limit(settings.write_timeout),
             request: settings.request_limit(),
             keep_alive: settings.keepalive,
+            linger: settings.linger_timeout,
             body_rate_min: settings.body_rate_min,
         }
     }
@@ -279,6 +282,14 @@ impl Core {
         self.kernel
             .log
             .error(format_args!("Error handling request {method} {path}: {}", Chain(cause)));
+    }
+
+    /// Drops something of the application's, whose code may panic: that ends nothing else.
+    pub(crate) fn end<T>(&self, gone: T) {
+        if let Err(panic) = panics::catch(|| drop(gone)) {
+            self.block.add(Counter::HandlerErrors, 1);
+            self.kernel.log.error(format_args!("A handler's end failed: {}", panic.text()));
+        }
     }
 
     /// A response's body is not what its head says.

@@ -27,7 +27,6 @@ use crate::connection::{Activity, Connection, Readiness, Verdict};
 use crate::contract::Lifeline;
 use crate::core::Core;
 use crate::executor::TaskKey;
-use crate::panics;
 use crate::slots::Slots;
 
 /// Time between two heartbeats of an idle worker.
@@ -205,6 +204,7 @@ impl EventLoop {
                 .warning(format_args!("Connections cut at the end connections={left}"));
             for (_, connection) in self.connections.iter_mut() {
                 connection.record_cut(&mut self.core);
+                connection.cut();
             }
         }
         is_over
@@ -309,14 +309,8 @@ impl EventLoop {
 
     fn close(&mut self, index: u32) {
         let Some(mut gone) = self.connections.remove(index) else { return };
-        let core = &mut self.core;
-        // A request that was in hand is not any more. It may hold a handler's task, whose end is the application's code.
-        if let Err(panic) = panics::catch(|| {
-            gone.abandon(core);
-            drop(gone);
-        }) {
-            self.core.kernel.log.error(format_args!("A handler's end failed: {}", panic.text()));
-        }
+        // A request that was in hand is not any more.
+        gone.abandon(&mut self.core);
         self.timers.cancel(index);
         let capacity = self.capacity();
         if !self.host_is_busy && self.connections.len() < capacity - capacity / CAPACITY_SLACK {

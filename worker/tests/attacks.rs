@@ -120,6 +120,7 @@ fn idle_clients_do_not_lock_others_out_of_a_full_worker() {
         let worker = start(example("bodies"), |settings| {
             settings.keepalive = LONG;
             settings.header_timeout = LONG;
+            settings.write_timeout = LONG;
         });
         let most = shared::settings::Settings::default().worker_connections;
         if allowed < 2 * most as u64 {

@@ -192,6 +192,32 @@ fn without_a_keep_alive_time_every_response_says_close_and_is_whole() {
 }
 
 #[test]
+fn an_upload_that_is_refused_is_read_on_so_that_the_answer_arrives() {
+    const BYTES: usize = 20_000_000;
+    let worker = start(example("features"), |settings| settings.linger_timeout = SHORT);
+    let mut client = worker.connect();
+    client.send(&format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n"));
+    // Longer in all than it may be silent, and it looks at the answer only when it has sent everything.
+    let piece = vec![b'x'; BYTES / 50];
+    for _ in 0..50 {
+        client.stream.write_all(&piece).unwrap();
+        std::thread::sleep(SHORT / 10);
+    }
+    client.reply().expect(413);
+    // Silent now, it is let go.
+    assert_eq!(client.rest(), "");
+    drop(client);
+    // A drain waits less long.
+    let mut worker = start(example("features"), |_| ());
+    let mut client = worker.connect();
+    client.get("/close").expect(200);
+    let began = Instant::now();
+    worker.signal(common::Signal::SIGTERM);
+    worker.wait();
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[test]
 fn more_connections_than_allowed_wait_their_turn() {
     let worker = start(example("features"), |settings| {
         settings.worker_connections = 4;

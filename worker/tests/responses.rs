@@ -5,7 +5,7 @@ mod common;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, example, start, until};
+use common::{PATIENCE, Signal, example, start, until};
 
 #[test]
 fn a_stream_is_framed_by_what_client_and_handler_say() {
@@ -126,6 +126,37 @@ fn a_producer_that_is_stuck_is_cut_after_the_request_timeout() {
     assert_eq!(client.rest(), "5\r\nfirst\r\n");
     assert!(began.elapsed() < PATIENCE / 2);
     worker.await_log("[WARNING] Request timed out: GET /stuck");
+}
+
+#[test]
+fn a_response_that_only_the_close_would_end_is_given_up_by_a_reset() {
+    const SHORT: Duration = Duration::from_millis(300);
+    // Read on to the end: it must not look like the end of the body.
+    let is_reset = |client: &mut common::Client| {
+        let mut all = Vec::new();
+        let end = client.stream.read_to_end(&mut all);
+        assert!(end.is_err(), "an orderly end after {} bytes", all.len());
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    };
+    let stuck = "GET /stuck HTTP/1.0\r\n\r\n";
+    let worker = start(example("bodies"), |settings| settings.request_timeout = Some(SHORT));
+    let mut client = worker.connect();
+    client.send(stuck);
+    is_reset(&mut client);
+    let worker = start(example("bodies"), |settings| settings.write_timeout = SHORT);
+    let mut client = worker.connect();
+    client.send("GET /stream/1000000000 HTTP/1.0\r\n\r\n");
+    std::thread::sleep(3 * SHORT); // It takes nothing.
+    is_reset(&mut client);
+    for signal in [Signal::SIGQUIT, Signal::SIGTERM] {
+        let mut worker = start(example("bodies"), |settings| settings.graceful_timeout = SHORT);
+        let mut client = worker.connect();
+        client.send(stuck);
+        client.wait_readable();
+        worker.signal(signal);
+        is_reset(&mut client);
+        worker.wait();
+    }
 }
 
 #[test]

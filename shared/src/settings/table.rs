@@ -239,6 +239,14 @@ settings! {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
 
+    /// Time a client may be silent after the last response before its connection is closed for good; 0 closes at once.
+    ///
+    /// What it still sends, such as the rest of an upload that was refused, is read and dropped for up to 30 seconds, so that
+    /// the answer reaches it. While a worker drains it is one second at most.
+    linger_timeout: Duration = "5", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
+    }
+
     /// Largest request line in bytes, from 0 to 8190; 0 means 8190.
     ///
     limit_request_line: usize = "4094", request_line, {

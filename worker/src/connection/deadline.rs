@@ -5,7 +5,7 @@ use std::time::Instant;
 use http1::{Exchange, Refusal};
 use scoreboard::Counter;
 
-use super::{Connection, Handling, Stage, State, Verdict, Work};
+use super::{Connection, Handling, LINGER_DRAINING, Stage, State, Verdict, Work};
 use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::Core;
@@ -62,7 +62,7 @@ impl Connection {
             State::Preface
             | State::Head(Stage::New | Stage::Answered | Stage::Idle)
             | State::Skipping { .. }
-            | State::Lingering
+            | State::Lingering { .. }
             | State::Dead => {
                 return Verdict::Close;
             }
@@ -72,11 +72,12 @@ impl Connection {
                 core.block.add(Counter::RefusedHeaderTimeout, 1);
                 let input = std::mem::take(&mut self.input);
                 self.record_raw(&input, core);
-                self.refuse(Refusal::new(408, ""), Exchange::UNKNOWN, reason::HEADER_TIMEOUT, core);
+                let exchange = Exchange::of_refused(&input);
+                self.refuse(Refusal::new(408, ""), exchange, reason::HEADER_TIMEOUT, core);
             }
             State::Gathering(gathering) => {
-                let tag = gathering.tag;
-                self.refuse_body(BodyError::TimedOut, Exchange::UNKNOWN, tag, core);
+                let (tag, exchange) = (gathering.tag, gathering.exchange);
+                self.refuse_body(BodyError::TimedOut, exchange, tag, core);
             }
             // The file waits for the client alone, whose time is measured by what it takes.
             State::Handling(Handling { work: Work::Sending(_), .. }) => (),
@@ -91,7 +92,8 @@ impl Connection {
                 let (status, sent, tag) = (streaming.status, streaming.sent, *tag);
                 core.answered(tag, status);
                 self.record_answer(status, sent, reason::REQUEST_TIMEOUT, tag.route);
-                self.state = State::Finishing { lingers: false };
+                self.cut();
+                self.enter(State::Finishing { lingers: false }, core);
             }
             State::Handling(handling) => {
                 core.warn_timed_out(handling.label.method(), handling.label.path());
@@ -105,8 +107,20 @@ impl Connection {
 
     /// The worker has begun to drain: a connection at rest may wait less long.
     pub(crate) fn on_drain(&mut self, core: &Core) {
-        if let (State::Head(_), Some(deadline)) = (&self.state, self.state_deadline) {
-            self.state_deadline = Some(core.drain.idle_deadline(deadline));
-        }
+        let Some(deadline) = self.state_deadline else { return };
+        self.state_deadline = Some(match self.state {
+            State::Head(_) => core.drain.idle_deadline(deadline),
+            State::Lingering { .. } => deadline.min(core.now() + LINGER_DRAINING),
+            _ => return,
+        });
+    }
+
+    /// The time of a connection that lingers begins, or begins anew.
+    pub(super) fn linger(&mut self, until: Instant, core: &Core) {
+        self.since = core.now();
+        let is_draining = core.drain.is_draining();
+        let limit = core.limits.linger;
+        let limit = if is_draining { limit.min(LINGER_DRAINING) } else { limit };
+        self.state_deadline = Some(until.min(self.since + limit));
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use http1::{Exchange, Finish, Head, Parsed, Progress as Scan, Refusal, Version, parse_head};
+use http1::{
+    BodyWriter, Exchange, Finish, Head, Parsed, Progress as Scan, Refusal, Version, parse_head,
+};
 
 use super::{Connection, Gathering, Handling, Label, OUTPUT_HIGH_BYTES, Sending, State, Work};
 use crate::access::reason;
@@ -300,6 +302,11 @@ impl Connection {
     /// The id of the request in hand, for its response; once.
     pub(crate) fn take_request_id(&mut self) -> Option<Box<str>> {
         self.request_id.take()
+    }
+
+    /// A response's head is in the output.
+    pub(crate) fn body_begins(&mut self, writer: &BodyWriter) {
+        self.ends_response = writer.ends_with_connection();
     }
 
     /// Where output is written.

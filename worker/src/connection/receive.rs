@@ -20,7 +20,7 @@ impl Connection {
         match &self.state {
             State::Preface => true,
             State::Head(_) => self.output_left() < OUTPUT_HIGH_BYTES,
-            State::Gathering(_) | State::Skipping { .. } | State::Lingering => true,
+            State::Gathering(_) | State::Skipping { .. } | State::Lingering { .. } => true,
             State::Handling(handling) => {
                 self.input.is_empty() && handling.body.as_ref().is_some_and(Incoming::has_room)
             }
@@ -85,7 +85,11 @@ impl Connection {
                 State::Hosted(_) => 0, // Pipelined requests wait.
                 State::Skipping { .. } => self.feed_skipping(rest),
                 // What follows the last request is of no interest.
-                State::Finishing { .. } | State::Lingering | State::Dead => rest.len(),
+                State::Finishing { .. } | State::Dead => rest.len(),
+                &State::Lingering { until } => {
+                    self.linger(until, core);
+                    rest.len()
+                }
             };
             if step == 0 {
                 break;
@@ -143,7 +147,7 @@ impl Connection {
     /// A request's head is there.
     fn begin(&mut self, head: &Head<'_>, raw: &[u8], core: &mut Core) {
         if !self.admit(head, core) {
-            return self.refuse_scheme(raw, core);
+            return self.refuse_scheme(head, raw, core);
         }
         core.block.begin(
             core.tick,
@@ -184,6 +188,7 @@ impl Connection {
                     decoder,
                     body,
                     bytes_max,
+                    exchange,
                     tag: Tag::of(head),
                 }));
                 self.state_deadline = core.after(core.limits.body);
@@ -206,18 +211,18 @@ impl Connection {
 
     fn feed_gathering(&mut self, bytes: &[u8], core: &mut Core) -> usize {
         let State::Gathering(gathering) = &mut self.state else { return 0 };
-        let tag = gathering.tag;
+        let (tag, exchange) = (gathering.tag, gathering.exchange);
         let step = match gathering.decoder.decode(bytes) {
             Ok(step) => step,
             Err(error) => {
                 core.warn_invalid(&self.peer_text, &error);
-                self.refuse_body(BodyError::Malformed, Exchange::UNKNOWN, tag, core);
+                self.refuse_body(BodyError::Malformed, exchange, tag, core);
                 return bytes.len();
             }
         };
         let (consumed, is_done) = (step.consumed, step.done);
         if gathering.bytes_max < gathering.body.len() + step.data.len() as u64 {
-            self.refuse_body(BodyError::TooLarge, Exchange::UNKNOWN, tag, core);
+            self.refuse_body(BodyError::TooLarge, exchange, tag, core);
             return bytes.len();
         }
         let count = step.data.len();
@@ -230,7 +235,7 @@ impl Connection {
         }
         if let Err(error) = stored {
             core.kernel.log.error(format_args!("Cannot store a request body: {error}"));
-            self.refuse_body(BodyError::NotStored, Exchange::UNKNOWN, tag, core);
+            self.refuse_body(BodyError::NotStored, exchange, tag, core);
             return bytes.len();
         }
         let before = self.state_deadline;
@@ -366,7 +371,7 @@ impl Connection {
                 }
             }
             State::Skipping { .. } => self.state = State::Finishing { lingers: false },
-            State::Lingering => self.state = State::Dead,
+            State::Lingering { .. } => self.state = State::Dead,
             State::Finishing { .. } | State::Dead => (),
         }
     }

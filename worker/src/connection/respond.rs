@@ -8,7 +8,7 @@ use http1::{Encoder, Exchange, Finish, Head, HeadError, Refusal, ResponseError, 
 use scoreboard::Counter;
 
 use super::produce::Asked;
-use super::{Connection, Handling, Incoming, LINGER, Label, Stage, State, Work};
+use super::{Connection, Handling, Incoming, LINGER_MAX, Label, Stage, State, Work};
 use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::{Core, Tag};
@@ -233,16 +233,18 @@ impl Connection {
         } else {
             reason::BAD_REQUEST
         };
-        self.refuse(Refusal::new(error.status(), error.reason()), Exchange::UNKNOWN, reason, core);
+        let refusal = Refusal::new(error.status(), error.reason());
+        self.refuse(refusal, Exchange::of_refused(bytes), reason, core);
     }
 
     /// Trusted fields contradict each other about the scheme.
-    pub(super) fn refuse_scheme(&mut self, raw: &[u8], core: &mut Core) {
+    pub(super) fn refuse_scheme(&mut self, head: &Head<'_>, raw: &[u8], core: &mut Core) {
         core.block.add(Counter::RefusedBadRequest, 1);
         core.warn_invalid(&self.peer_text, &"contradictory scheme headers");
         self.record_raw(raw, core);
         let refusal = Refusal::new(400, "contradictory scheme headers");
-        self.refuse(refusal, Exchange::UNKNOWN, reason::BAD_REQUEST, core);
+        let exchange = Exchange { keep_alive: false, ..Exchange::of(head) };
+        self.refuse(refusal, exchange, reason::BAD_REQUEST, core);
     }
 
     /// The body of a request will not be read to its end.
@@ -286,7 +288,7 @@ impl Connection {
         let before = out.len();
         let _ = refusal.write(out, exchange, core.date.stamp());
         self.record_refusal(refusal.status, reason, before, core);
-        self.state = State::Finishing { lingers: true };
+        self.enter(State::Finishing { lingers: true }, core);
         self.state_deadline = None;
     }
 
@@ -353,9 +355,9 @@ impl Connection {
     fn finish(&mut self, lingers: bool, core: &mut Core) {
         self.state = if lingers && !self.has_ended && self.stream.half_close().is_ok() {
             // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
-            self.since = core.now();
-            self.state_deadline = Some(self.since + LINGER);
-            State::Lingering
+            let until = core.now() + LINGER_MAX;
+            self.linger(until, core);
+            State::Lingering { until }
         } else {
             State::Dead
         };

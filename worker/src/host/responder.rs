@@ -127,6 +127,7 @@ impl Responder<'_> {
             Some(length) => encoder.length(length),
             None => encoder.chunked(),
         };
+        self.connection.body_begins(&writer);
         self.reply.writer = Some(writer);
         self.reply.status = status;
         Ok(())
