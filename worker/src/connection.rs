@@ -305,6 +305,8 @@ pub(crate) struct Connection {
     is_put_off: bool,
     /// The end of the connection ends the response in hand.
     ends_response: bool,
+    /// What the host has said of the request in hand: status, and bytes of the body.
+    replied: Option<(u16, u64)>,
     /// When the client was last waited for without anything in hand.
     since: Instant,
     /// When the state has lasted too long.
@@ -340,6 +342,7 @@ impl Connection {
             has_ended: false,
             is_put_off: false,
             ends_response: false,
+            replied: None,
             since: core.now(),
             state_deadline: None,
             write_deadline: None,

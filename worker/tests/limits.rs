@@ -192,6 +192,19 @@ fn without_a_keep_alive_time_every_response_says_close_and_is_whole() {
 }
 
 #[test]
+fn a_request_line_without_limit_has_one_all_the_same() {
+    let worker = start(example("features"), |settings| settings.limit_request_line = 0);
+    let ask = |bytes: usize| {
+        let mut client = worker.connect();
+        let name = "x".repeat(bytes);
+        client.send(&format!("GET /hello/{name} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.reply()
+    };
+    assert_eq!(ask(100_000).expect(200).body.len(), "Hello, !\n".len() + 100_000);
+    ask(1 << 20).expect(414);
+}
+
+#[test]
 fn an_upload_that_is_refused_is_read_on_so_that_the_answer_arrives() {
     const BYTES: usize = 20_000_000;
     let worker = start(example("features"), |settings| settings.linger_timeout = SHORT);

@@ -189,6 +189,32 @@ fn the_access_log_knows_what_of_a_long_response_was_sent() {
 }
 
 #[test]
+fn the_access_log_counts_what_was_sent_of_an_answer_that_was_cut() {
+    const BYTES: u64 = 20_000_000;
+    let file = std::env::temp_dir().join(format!("monoceros-cut-{}", std::process::id()));
+    let worker = start(example("features"), |settings| {
+        settings.accesslog = Some(file.to_str().unwrap().to_owned());
+        settings.access_log_format = "%(U)s %(s)s %(b)s %({reason}x)s".to_owned();
+    });
+    let mut client = worker.connect();
+    let request = format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send(&format!("GET /big/1000 HTTP/1.1\r\nHost: a\r\n\r\n{request}"));
+    client.reply().expect(200);
+    client.take(1000);
+    client.reset();
+    let read = || std::fs::read_to_string(&file).unwrap_or_default();
+    until(|| read().lines().count() == 2, || format!("two lines are due:\n{}", read()));
+    let text = read();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "/big/1000 200 1000 aborted");
+    let (start, reason) = lines[1].rsplit_once(' ').unwrap();
+    let sent = start.strip_prefix(&format!("/big/{BYTES} 200 ")).unwrap();
+    assert!((1000..BYTES).contains(&sent.parse::<u64>().unwrap()), "{sent}");
+    assert_eq!(reason, "aborted");
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
 fn trailers_follow_chunks_and_cannot_be_used_to_inject() {
     let worker = start(example("bodies"), |_| ());
     let mut client = worker.connect();

@@ -247,7 +247,7 @@ settings! {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
 
-    /// Largest request line in bytes, from 0 to 8190; 0 means 8190.
+    /// Largest request line in bytes, from 0 to 8190; 0 is without limit of its own: the memory for it ends at 1 MiB.
     ///
     limit_request_line: usize = "4094", request_line, {
         kind: Kind::Number, section: Section::Http, meta: "BYTES",
@@ -772,8 +772,14 @@ fn log_level(slot: &mut LogLevel, text: &str) -> Result<(), String> {
 
 /// gunicorn: negative or above 8190 is 8190. Unlimited lines are not offered.
 fn request_line(slot: &mut usize, text: &str) -> Result<(), String> {
-    bounded(slot, text, 8190)
+    let value = parse::number(text, 0, REQUEST_LINE_BYTES_MAX)?;
+    // The parser knows what 0 means.
+    *slot = usize::try_from(value).unwrap_or_default();
+    Ok(())
 }
+
+/// Largest request line that can be named, as gunicorn has it.
+const REQUEST_LINE_BYTES_MAX: u64 = 8190;
 
 fn request_fields(slot: &mut usize, text: &str) -> Result<(), String> {
     bounded(slot, text, 32_768)

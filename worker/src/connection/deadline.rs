@@ -67,7 +67,7 @@ impl Connection {
                 return Verdict::Close;
             }
             State::Finishing { .. } => (),
-            State::Hosted(_) => (),
+            State::Hosted(_) => self.give_up_waiting(core),
             State::Head(Stage::Arriving) => {
                 core.block.add(Counter::RefusedHeaderTimeout, 1);
                 let input = std::mem::take(&mut self.input);

@@ -19,6 +19,9 @@ use crate::host::{FilePart, Gate, HostRequest, Progress, Reply, RequestId, Respo
 use crate::panics;
 use crate::spool::Spooled;
 
+/// What a client is told to wait, in seconds, whose request did not come to the host.
+const RETRY_AFTER_S: u32 = 1;
+
 /// Where a request stands.
 pub(super) enum Hosted {
     /// It is whole, and the host has no capacity.
@@ -71,6 +74,7 @@ impl Connection {
                     && let State::Hosted(Hosted::Waiting(whole)) =
                         std::mem::replace(&mut self.state, State::Dead)
                 {
+                    self.state_deadline = None;
                     let Whole { head, body } = *whole;
                     self.with_head(&head, core, |connection, parsed, core| {
                         core.tick = sys::clock::monotonic();
@@ -86,6 +90,27 @@ impl Connection {
             }
             _ => (),
         }
+    }
+
+    /// A request that has waited too long for the host is refused: it was not begun, so it may be sent again.
+    pub(super) fn give_up_waiting(&mut self, core: &mut Core) {
+        if !matches!(self.state, State::Hosted(Hosted::Waiting(_))) {
+            return;
+        }
+        if let Some(gate) = &mut core.gate {
+            gate.forget(self.token.0);
+        }
+        let State::Hosted(Hosted::Waiting(whole)) = std::mem::replace(&mut self.state, State::Dead)
+        else {
+            return;
+        };
+        self.with_head(&whole.head, core, |connection, head, core| {
+            core.warn_timed_out(head.method().as_str().as_bytes(), head.path());
+            core.answered(Tag::of(head), 503);
+            let exchange = Exchange { keep_alive: false, ..Exchange::of(head) };
+            let refusal = Refusal { retry_after: Some(RETRY_AFTER_S), ..Refusal::new(503, "") };
+            connection.refuse(refusal, exchange, reason::REQUEST_TIMEOUT, core);
+        });
     }
 
     /// The connection ends while a request is in hand.
@@ -130,11 +155,13 @@ impl Connection {
         core: &mut Core,
     ) {
         self.state_deadline = None;
+        self.replied = None;
         let Some(gate) = &mut core.gate else { return };
         if gate.admit(self.token.0) {
             return self.call_host(head, body, core);
         }
         gate.wait(self.token.0);
+        self.state_deadline = core.after(core.limits.request);
         core.block.let_go();
         let mut copy = Buffer::new();
         copy.extend_from_slice(raw);
@@ -305,8 +332,16 @@ impl Connection {
     }
 
     /// A response's head is in the output.
-    pub(crate) fn body_begins(&mut self, writer: &BodyWriter) {
+    pub(crate) fn body_begins(&mut self, status: u16, writer: &BodyWriter) {
         self.ends_response = writer.ends_with_connection();
+        self.replied = Some((status, 0));
+    }
+
+    /// So many bytes of a response's body are in the output, or were.
+    pub(crate) fn body_goes_on(&mut self, sent: u64) {
+        if let Some(replied) = &mut self.replied {
+            replied.1 = sent;
+        }
     }
 
     /// Where output is written.

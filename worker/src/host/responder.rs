@@ -127,7 +127,7 @@ impl Responder<'_> {
             Some(length) => encoder.length(length),
             None => encoder.chunked(),
         };
-        self.connection.body_begins(&writer);
+        self.connection.body_begins(status, &writer);
         self.reply.writer = Some(writer);
         self.reply.status = status;
         Ok(())
@@ -165,6 +165,7 @@ impl Responder<'_> {
             let surplus = writer.write(self.connection.output_memory(), piece);
             if writer.sends_body() {
                 self.reply.sent += (piece.len() - surplus) as u64;
+                self.connection.body_goes_on(self.reply.sent);
             }
         }
     }
