@@ -207,7 +207,7 @@ settings! {
 
     // ---- HTTP -------------------------------------------------------------------------------------------------------
 
-    /// Time an idle connection is kept for another request.
+    /// Time an idle connection is kept for another request, once the client has its last answer; 0 keeps none.
     ///
     /// Behind a proxy that keeps connections, it must be longer than the proxy's own: 75 beside Nginx's 60.
     keepalive: Duration = "2", parse::seconds, {
