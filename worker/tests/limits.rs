@@ -192,6 +192,28 @@ fn without_a_keep_alive_time_every_response_says_close_and_is_whole() {
 }
 
 #[test]
+fn a_client_that_reads_steadily_is_not_one_that_takes_nothing() {
+    const BYTES: usize = 6_000_000;
+    const RATE: f64 = 1_000_000.0;
+    // The kernel's memory for one client alone takes longer to be read than the limit is.
+    let worker = start(example("features"), |settings| {
+        settings.write_timeout = Duration::from_secs(1);
+    });
+    let mut client = worker.connect();
+    client.send(&format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let began = Instant::now();
+    let mut piece = vec![0; 16 * 1024];
+    let mut read = 0;
+    while read < BYTES {
+        let count = client.stream.read(&mut piece).unwrap();
+        assert_ne!(count, 0, "the end after {read} bytes, {:?}", began.elapsed());
+        read += count;
+        let due = Duration::from_secs_f64(read as f64 / RATE);
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+    }
+}
+
+#[test]
 fn a_request_line_without_limit_has_one_all_the_same() {
     let worker = start(example("features"), |settings| settings.limit_request_line = 0);
     let ask = |bytes: usize| {

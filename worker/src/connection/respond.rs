@@ -17,6 +17,9 @@ use crate::panics;
 use crate::response::{Body, Response};
 use crate::service::{Answer, Content};
 
+/// Output from this size on, in bytes, goes to the kernel a little at a time.
+const LARGE_OUTPUT_BYTES: usize = 256 * 1024;
+
 /// The field by which a request's id travels.
 const REQUEST_ID: &str = "X-Request-ID";
 
@@ -320,6 +323,11 @@ impl Connection {
     fn flush_output(&mut self, core: &mut Core) -> bool {
         if self.output.is_empty() {
             return true;
+        }
+        if self.written == 0 && LARGE_OUTPUT_BYTES <= self.output.len() {
+            // The kernel says "writable" when a third of its memory for the client is free. Of megabytes that takes a
+            // client longer than the write timeout, however steadily it reads.
+            self.stream.bound_unsent();
         }
         while self.is_writable && self.written < self.output.len() {
             match self.stream.write(&self.output[self.written..]) {
