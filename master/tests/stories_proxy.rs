@@ -2,6 +2,8 @@
 //!
 //! Nginx does not send a POST again, so a server that closes a kept connection under one makes it fail.
 
+#![allow(clippy::expect_used, reason = "a helper that cannot go on fails its test")]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
