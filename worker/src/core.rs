@@ -240,14 +240,18 @@ impl Core {
     }
 
     /// Whether the connection may begin a further request in this turn.
+    #[inline]
     pub(crate) fn has_time(&mut self) -> bool {
-        if self.share.wants_look() {
-            let now = sys::clock::monotonic();
-            if LONG_NS < now.saturating_sub(self.tick) {
-                self.settle_at(now);
-            }
+        self.share.begin() || self.look_at_share()
+    }
+
+    #[inline(never)]
+    fn look_at_share(&mut self) -> bool {
+        let now = sys::clock::monotonic();
+        if LONG_NS < now.saturating_sub(self.tick) {
+            self.settle_at(now);
         }
-        self.share.begin(self.tick)
+        self.share.look(now)
     }
 
     /// An answer was given: it is counted at the next [`Core::settle`].

@@ -13,44 +13,46 @@ const UNWATCHED_MAX: u32 = 16;
 const STEP_FACTOR: u32 = 4;
 
 /// The share of the connection that is being attended to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     /// `CLOCK_MONOTONIC` in nanoseconds when it began.
     began: u64,
-    /// Requests begun so far.
-    begun: u32,
-    /// The clock is looked at before this request.
-    look_before: u32,
+    /// Requests that may begin before the clock is looked at.
+    unwatched: u32,
+    /// How many may after that.
+    step: u32,
     is_over: bool,
 }
 
 impl Share {
     /// A share that begins at `tick`.
+    #[inline]
     pub(crate) fn new(tick: u64) -> Share {
-        Share { began: tick, begun: 0, look_before: 1, is_over: false }
+        Share { began: tick, unwatched: 1, step: STEP_FACTOR - 1, is_over: false }
     }
 
     /// Whether a request had to be left for the next share.
+    #[inline]
     pub(crate) fn is_over(&self) -> bool {
         self.is_over
     }
 
-    /// Whether the clock is to be looked at before [`Share::begin`].
-    pub(crate) fn wants_look(&self) -> bool {
-        self.look_before <= self.begun
+    /// Whether a further request may begin without a look at the clock; else [`Share::look`] says.
+    #[inline]
+    pub(crate) fn begin(&mut self) -> bool {
+        let may = self.unwatched != 0;
+        self.unwatched -= u32::from(may);
+        may
     }
 
-    /// Whether a further request may begin; `tick` is the clock as it was read last.
-    pub(crate) fn begin(&mut self, tick: u64) -> bool {
-        if self.begun != 0 && SHARE.as_nanos() as u64 <= tick.saturating_sub(self.began) {
-            self.is_over = true;
-            return false;
+    /// Whether a further request may begin at `now`.
+    pub(crate) fn look(&mut self, now: u64) -> bool {
+        self.is_over = SHARE.as_nanos() as u64 <= now.saturating_sub(self.began);
+        if !self.is_over {
+            self.unwatched = self.step - 1;
+            self.step = (self.step * STEP_FACTOR).min(UNWATCHED_MAX);
         }
-        if self.wants_look() {
-            self.look_before = self.begun + (self.begun * (STEP_FACTOR - 1)).min(UNWATCHED_MAX);
-        }
-        self.begun += 1;
-        true
+        !self.is_over
     }
 }
 
@@ -62,14 +64,13 @@ mod tests {
 
     /// How many requests of `each` nanoseconds are begun, and how often the clock is looked at.
     fn begun(each: u64, most: u32) -> (u32, u32) {
-        let (mut share, mut now, mut tick, mut looks) = (Share::new(0), 0, 0, 0);
+        let (mut share, mut now, mut looks) = (Share::new(0), 0, 0);
         for number in 0..most {
-            if share.wants_look() {
+            if !share.begin() {
                 looks += 1;
-                tick = now;
-            }
-            if !share.begin(tick) {
-                return (number, looks);
+                if !share.look(now) {
+                    return (number, looks);
+                }
             }
             now += each;
         }
@@ -88,9 +89,11 @@ mod tests {
     #[test]
     fn a_share_begins_at_least_one_request_and_none_after_its_time() {
         let mut share = Share::new(5 * MS);
-        assert!(share.begin(500 * MS) && !share.is_over());
-        assert!(!share.begin(500 * MS) && share.is_over());
-        let mut next = Share::new(500 * MS);
-        assert!(!next.is_over() && next.begin(500 * MS));
+        assert!(share.begin() && !share.is_over());
+        for _ in 0..2 {
+            assert!(!share.begin() && !share.look(25 * MS) && share.is_over());
+        }
+        let mut next = Share::new(25 * MS);
+        assert!(!next.is_over() && next.begin());
     }
 }

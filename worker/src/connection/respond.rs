@@ -307,14 +307,16 @@ impl Connection {
         }
         self.send_file(core);
         // The file may have been the last that was to be sent.
-        match self.state {
-            State::Head(Stage::Answered) if self.output.is_empty() && !core.share.is_over() => {
-                self.state = State::Head(Stage::Idle);
+        match &mut self.state {
+            State::Head(stage @ Stage::Answered)
+                if self.output.is_empty() && !core.share.is_over() =>
+            {
+                *stage = Stage::Idle;
                 self.since = core.now();
                 let deadline = self.since + core.limits.keep_alive;
                 self.state_deadline = Some(core.drain.idle_deadline(deadline));
             }
-            State::Finishing { lingers } => self.finish(lingers, core),
+            &mut State::Finishing { lingers } => self.finish(lingers, core),
             _ => (),
         }
     }
