@@ -7,6 +7,7 @@
 
 mod arrivals;
 mod orders;
+mod room;
 mod tasks;
 
 use std::io;
@@ -19,6 +20,7 @@ use scoreboard::{Counter, Gauge};
 use sys::signal::Caught;
 use timer::Timers;
 
+use self::room::Evictions;
 use self::tasks::Spawned;
 use crate::accept::Shards;
 use crate::connection::{Activity, Connection, Readiness, Verdict};
@@ -27,7 +29,6 @@ use crate::core::Core;
 use crate::database;
 use crate::executor::TaskKey;
 use crate::host::AtWork;
-use crate::panics;
 use crate::peer::PeerText;
 use crate::slots::Slots;
 
@@ -36,6 +37,8 @@ const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 /// How much longer than by itself a request on a thread of the host's may stand still before the worker counts as silent: what
 /// was told to end at its time limit has this long to do so.
 const STANDSTILL_GRACE: Duration = Duration::from_secs(1);
+/// Between the handlers of one turn a heartbeat is given after so many nanoseconds: it is one handler that must not be silent.
+const HEARTBEAT_WITHIN_TURN_NS: u64 = HEARTBEAT_EVERY.as_nanos() as u64;
 /// Events taken from one wait.
 const EVENTS_MAX: usize = 1024;
 /// After a worker was full it accepts again when one in so many places is free: arming costs a system call per shard.
@@ -72,6 +75,8 @@ pub(crate) struct EventLoop {
     ready_shards: Vec<usize>,
     /// `CLOCK_MONOTONIC` in nanoseconds when this turn began.
     began: u64,
+    /// `CLOCK_MONOTONIC` in nanoseconds of the last heartbeat in this turn, or its beginning.
+    beaten: u64,
     /// When the last turn ended; the wait begins there.
     ended: Instant,
     heartbeat_at: Instant,
@@ -79,6 +84,8 @@ pub(crate) struct EventLoop {
     database_due: Option<Instant>,
     /// The last attempt to accept failed.
     accept_fails: bool,
+    /// Connections that made way for new ones.
+    evictions: Evictions,
     /// The host had no capacity at the end of the last turn.
     host_is_busy: bool,
     /// The latest heartbeat that may be given: a thread of the host's stands still.
@@ -127,10 +134,12 @@ impl EventLoop {
             put_off: Vec::new(),
             ready_shards: Vec::new(),
             began: 0,
+            beaten: 0,
             ended: now,
             heartbeat_at: now,
             database_due: None,
             accept_fails: false,
+            evictions: Evictions::default(),
             host_is_busy: false,
             beat_max: u64::MAX,
             database_watch: database::Watch::default(),
@@ -163,6 +172,7 @@ impl EventLoop {
         let now = self.core.kernel.clock.update();
         self.began = self.core.kernel.clock.nanoseconds(now);
         self.core.tick = self.began;
+        self.beaten = self.began;
         self.core.date.update(now);
 
         self.attend_to_specials(&events);
@@ -206,6 +216,7 @@ impl EventLoop {
                 .warning(format_args!("Connections cut at the end connections={left}"));
             for (_, connection) in self.connections.iter_mut() {
                 connection.record_cut(&mut self.core);
+                connection.cut();
             }
         }
         is_over
@@ -305,18 +316,16 @@ impl EventLoop {
             }
             Verdict::Close => self.close(index),
         }
+        if HEARTBEAT_WITHIN_TURN_NS < self.core.tick.saturating_sub(self.beaten) {
+            self.beaten = self.core.tick;
+            self.core.block.beat(self.beaten);
+        }
     }
 
     fn close(&mut self, index: u32) {
         let Some(mut gone) = self.connections.remove(index) else { return };
-        let core = &mut self.core;
-        // A request that was in hand is not any more. It may hold a handler's task, whose end is the application's code.
-        if let Err(panic) = panics::catch(|| {
-            gone.abandon(core);
-            drop(gone);
-        }) {
-            self.core.kernel.log.error(format_args!("A handler's end failed: {}", panic.text()));
-        }
+        // A request that was in hand is not any more.
+        gone.abandon(&mut self.core);
         // A task that ended with it may have let go of a transaction, which is now to be rolled back.
         self.core.has_asked = true;
         self.timers.cancel(index);

@@ -184,6 +184,8 @@ settings! {
 
     /// Connections a worker holds at once; with more, they wait in the backlog or go to another worker.
     ///
+    /// For those that find no worker with room, connections that have asked for nothing for a second are closed, the ones
+    /// that were kept alive longest first.
     worker_connections: usize = "1000", parse::positive, {
         kind: Kind::Number, section: Section::Workers, meta: "NUMBER",
     }
@@ -251,7 +253,7 @@ settings! {
 
     // ---- HTTP -------------------------------------------------------------------------------------------------------
 
-    /// Time an idle connection is kept for another request.
+    /// Time an idle connection is kept for another request, once the client has its last answer; 0 keeps none.
     ///
     /// Behind a proxy that keeps connections, it must be longer than the proxy's own: 75 beside Nginx's 60.
     keepalive: Duration = "2", parse::seconds, {
@@ -284,7 +286,15 @@ settings! {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
 
-    /// Largest request line in bytes, from 0 to 8190; 0 means 8190.
+    /// Time a client may be silent after the last response before its connection is closed for good; 0 closes at once.
+    ///
+    /// What it still sends, such as the rest of an upload that was refused, is read and dropped for up to 30 seconds, so that
+    /// the answer reaches it. While a worker drains it is one second at most.
+    linger_timeout: Duration = "5", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
+    }
+
+    /// Largest request line in bytes, from 0 to 8190; 0 is without limit of its own: the memory for it ends at 1 MiB.
     ///
     limit_request_line: usize = "4094", request_line, {
         kind: Kind::Number, section: Section::Http, meta: "BYTES",
@@ -833,8 +843,14 @@ fn log_level(slot: &mut LogLevel, text: &str) -> Result<(), String> {
 
 /// gunicorn: negative or above 8190 is 8190. Unlimited lines are not offered.
 fn request_line(slot: &mut usize, text: &str) -> Result<(), String> {
-    bounded(slot, text, 8190)
+    let value = parse::number(text, 0, REQUEST_LINE_BYTES_MAX)?;
+    // The parser knows what 0 means.
+    *slot = usize::try_from(value).unwrap_or_default();
+    Ok(())
 }
+
+/// Largest request line that can be named, as gunicorn has it.
+const REQUEST_LINE_BYTES_MAX: u64 = 8190;
 
 fn request_fields(slot: &mut usize, text: &str) -> Result<(), String> {
     bounded(slot, text, 32_768)
