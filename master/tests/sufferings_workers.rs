@@ -57,6 +57,38 @@ fn s09_requests_have_a_time_limit_of_their_own() {
 }
 
 #[test]
+fn s09_many_slow_requests_are_not_one_that_hangs() {
+    const REQUESTS: usize = 30;
+    // All together take far longer than the timeout, each of them far less.
+    let server = Server::start(&["--timeout", "1", "--workers", "1", features()]);
+    let before = server.workers();
+    let request = "GET /block/100 HTTP/1.1\r\nHost: test\r\n\r\n";
+    let mut pipelining = TcpStream::connect(server.address()).unwrap();
+    pipelining.write_all(request.repeat(REQUESTS).as_bytes()).unwrap();
+    let mut others: Vec<_> =
+        (0..REQUESTS / 2).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+    for other in &mut others {
+        other.write_all(request.as_bytes()).unwrap();
+    }
+    let answered = |stream: &mut TcpStream, count: usize| {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut text = Vec::new();
+        let mut piece = [0; 4096];
+        while String::from_utf8_lossy(&text).matches("\r\n\r\nblocked\n").count() < count {
+            let read = stream.read(&mut piece).unwrap();
+            assert_ne!(read, 0, "the end, after {}", String::from_utf8_lossy(&text));
+            text.extend_from_slice(&piece[..read]);
+        }
+    };
+    for other in &mut others {
+        answered(other, 1);
+    }
+    answered(&mut pipelining, REQUESTS);
+    assert_eq!(server.workers(), before);
+    server.stop();
+}
+
+#[test]
 fn s10_the_log_says_what_a_silent_worker_was_doing() {
     let mut server = Server::start(&["--timeout", "1", features()]);
     server.expect("WORKER TIMEOUT");

@@ -28,7 +28,9 @@ pub use resolve::{Assignment, Place, Problem, Problems, Resolved, Value, resolve
 pub use retired::{Fate, RETIRED, Retired, Takes};
 pub use split::{quote, split};
 pub use suggest::nearest;
-pub use table::{LogFormat, LogLevel, SETTINGS, Settings, UpgradeManner, WORKERS_MAX};
+pub use table::{
+    LogFormat, LogLevel, PrepareManner, SETTINGS, Settings, UpgradeManner, WORKERS_MAX,
+};
 
 /// One setting: everything the program, its help and its manual know about it.
 #[derive(Debug, Clone, Copy)]

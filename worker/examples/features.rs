@@ -29,6 +29,10 @@ fn main() -> ExitCode {
             .get("/big/{bytes}", |request, _| {
                 Response::text(vec![b'x'; number(request, "bytes") as usize])
             })
+            .post_async("/big/{bytes}", |request, _| {
+                let bytes = number(request, "bytes") as usize;
+                async move { Response::text(vec![b'x'; bytes]) }
+            })
             .get("/panic", |_, _| -> Response { panic!("a plain handler's mistake") })
             .get_async("/panic/later", |_, cx| {
                 let wait = cx.sleep(Duration::from_millis(1));
@@ -38,8 +42,88 @@ fn main() -> ExitCode {
                     "never"
                 }
             })
+            .get_async("/panic/at/the/end", |_, cx| {
+                let wait = cx.sleep(Duration::from_secs(3600));
+                let bad = BadEnd;
+                async move {
+                    let _bad = bad;
+                    wait.await;
+                    "never"
+                }
+            })
+            .get("/panic/at/the/end/of/stream/{bytes}", |request, cx| {
+                let bytes = number(request, "bytes") as usize;
+                let wait = cx.sleep(Duration::from_secs(3600));
+                let bad = BadEnd;
+                Response::stream("text/plain", move |mut body| async move {
+                    let _bad = bad;
+                    body.write(vec![b'x'; bytes]).await?;
+                    wait.await;
+                    Ok(())
+                })
+                .header("Content-Length", "10")
+            })
+            .get("/hints/of/a/task", |_, cx| {
+                let kept = cx.clone();
+                cx.spawn(async move {
+                    let _ = kept.early_hints(&[("Link", "</nobody.css>; rel=preload")]);
+                });
+                "spawned\n"
+            })
+            .get("/typed/twice", |_, _| {
+                Response::text("{}").header("content-type", "application/problem+json")
+            })
+            .get("/upgrade", |_, _| {
+                Response::text("speak another protocol\n")
+                    .with_status(426)
+                    .header("Upgrade", "chat/2")
+                    .header("Proxy-Authenticate", "Basic")
+            })
             .get("/fail", |_, _| -> Result {
                 Ok(Response::text(std::fs::read("/nonexistent/file")?))
+            })
+            .get_async("/database/sleep/{ms}", |request, cx| {
+                let (seconds, cx) = (number(request, "ms") as f64 / 1000.0, cx.clone());
+                async move {
+                    let sleep = cx.database().statement("SELECT pg_sleep($1)");
+                    cx.database().query(&sleep, &[&seconds]).await?;
+                    Ok::<_, Error>("slept\n")
+                }
+            })
+            .get_async("/database/prepared", |_, cx| {
+                let cx = cx.clone();
+                async move {
+                    let count = "SELECT count(*)::text FROM pg_prepared_statements";
+                    let count = cx.database().statement(count);
+                    let row = cx.database().query_one(&count, &[]).await?;
+                    Ok::<_, Error>(row.str(0)?.to_owned())
+                }
+            })
+            .get_async("/database/transaction/{ms}", |request, cx| {
+                let (seconds, cx) = (number(request, "ms") as f64 / 1000.0, cx.clone());
+                async move {
+                    let transaction = cx.database().transaction().await?;
+                    transaction.query("SELECT pg_sleep($1)", &[&seconds]).await?;
+                    transaction.commit().await?;
+                    Ok::<_, Error>("committed\n")
+                }
+            })
+            .get_async("/database/hold/{ms}", |request, cx| {
+                let (wait, cx) = (Duration::from_millis(number(request, "ms")), cx.clone());
+                async move {
+                    let transaction = cx.database().transaction().await?;
+                    cx.sleep(wait).await;
+                    transaction.commit().await?;
+                    Ok::<_, Error>("held\n")
+                }
+            })
+            .get_async("/database/error", |_, cx| {
+                let cx = cx.clone();
+                async move {
+                    let transaction = cx.database().transaction().await?;
+                    transaction.batch_execute("SELECT 1/0").await?;
+                    Ok::<_, Error>("never\n")
+                }
             })
             .get("/refuse", |_, _| -> Result { Err(Error::status(403)) })
             .get("/inject", |_, _| {
@@ -60,6 +144,15 @@ fn main() -> ExitCode {
             .get_async("/via/later", owned(via))
             .body_bytes_max(64 * 1024))
     })
+}
+
+/// What must not be done: a panic while it is dropped.
+struct BadEnd;
+
+impl Drop for BadEnd {
+    fn drop(&mut self) {
+        assert!(std::hint::black_box(false), "a bad end");
+    }
 }
 
 async fn via(request: OwnedRequest, _: Context) -> Response {

@@ -5,7 +5,8 @@
 //! - An owner that was woken and has not run yet looks busy. So what came to somebody else's shard is left to its owner for
 //!   a moment, and then taken one by one at first: kept connections stay spread over the workers.
 //! - Where all workers share one listener, whoever keeps a connection goes to the end of the queue.
-//! - A worker at its limit takes all shards out of the set *before* it waits; it never declines after a wake-up.
+//! - A worker at its limit takes all shards out of the set *before* it waits; it never declines after a wake-up. At the
+//!   sweeps it takes what no sibling took, if some connection can make way (`event_loop/room.rs`).
 //! - A wake-up dies with the process that was woken. Hence the re-arming at the master's word, and the sweep.
 //! - Closing means closing our copies: the sockets belong to the master.
 
@@ -180,8 +181,9 @@ impl Shards {
                 let left = self.shards.iter().filter_map(|shard| shard.left);
                 Some(left.fold(self.sweep_at, |next, left| next.min(left.until)))
             }
+            Arming::Full => Some(self.sweep_at),
             Arming::BackingOff { until } => Some(until),
-            Arming::Off | Arming::Full | Arming::Closed => None,
+            Arming::Off | Arming::Closed => None,
         }
     }
 
@@ -190,7 +192,7 @@ impl Shards {
         match self.arming {
             Arming::Own { others_at } if others_at <= now => self.arm_all(poll),
             Arming::BackingOff { until } if until <= now => self.arm_all(poll),
-            Arming::All if self.sweep_at <= now => (),
+            Arming::All | Arming::Full if self.sweep_at <= now => (),
             _ => return false,
         }
         self.sweep_at = now + SWEEP_EVERY;

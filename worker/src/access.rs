@@ -290,6 +290,17 @@ impl Ledger {
         }
     }
 
+    /// The last so many bytes of the answers were not taken: they are not counted as sent. Heads among them make it a
+    /// little less than was sent.
+    pub(crate) fn take_back(&mut self, bytes: usize) {
+        let mut left = bytes as u64;
+        for answer in self.entries.iter_mut().rev().filter_map(|entry| entry.answer.as_mut()) {
+            let unsent = answer.sent.min(left);
+            answer.sent -= unsent;
+            left -= unsent;
+        }
+    }
+
     /// The request in hand is answered.
     pub(crate) fn answer(&mut self, answer: Answered) {
         if let Some(entry) = self.entries.last_mut()

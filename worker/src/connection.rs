@@ -32,8 +32,10 @@ use crate::buffer::Buffer;
 use crate::core::{Core, Tag};
 use crate::executor::{TaskKey, TaskWaker};
 use crate::outgoing::{Producer, SharedPipe};
+use crate::panics;
 use crate::peer::PeerText;
 use crate::service::Task;
+use crate::share::Share;
 use crate::spool::Spooled;
 use crate::stream::Stream;
 
@@ -49,8 +51,10 @@ const FILE_COPIED_BYTES_MAX: u64 = 16 * 1024;
 const READS_PER_TURN_MAX: u32 = 4;
 /// Bytes of an unwanted body that are read and dropped to save the connection; with more it is closed.
 const SKIP_BYTES_MAX: u64 = 256 * 1024;
-/// How long a connection that was closed after an answer is read from, so that no reset overtakes the answer.
-const LINGER: Duration = Duration::from_secs(1);
+/// Longest that a connection which was closed after an answer is read from, so that no reset overtakes the answer.
+const LINGER_MAX: Duration = Duration::from_secs(30);
+/// Longest that nothing may come of such a connection while the worker drains: an operator waits.
+const LINGER_DRAINING: Duration = Duration::from_secs(1);
 
 /// What the kernel says of a socket.
 #[derive(Clone, Copy, Debug)]
@@ -92,8 +96,8 @@ pub(crate) enum Verdict {
 enum State {
     /// A PROXY header is awaited.
     Preface,
-    /// Between requests (`is_idle`), or a head is arriving.
-    Head { is_idle: bool },
+    /// Between requests, or a head is arriving.
+    Head(Stage),
     /// A body is gathered for its handler.
     Gathering(Box<Gathering>),
     /// A request is with its asynchronous handler, or its response's body is on its way.
@@ -104,10 +108,36 @@ enum State {
     Skipping { decoder: BodyDecoder, left: u64 },
     /// The last response is in the output; `lingers`: the client may still be sending.
     Finishing { lingers: bool },
-    /// Our side is closed; the client is read from until it closes too.
-    Lingering,
+    /// Our side is closed; the client is read from until it closes too, or falls silent, or it is `until`.
+    Lingering { until: Instant },
     /// Nothing more can be done.
     Dead,
+}
+
+/// How far a connection that has no request in hand has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has not sent anything yet.
+    New,
+    /// The last answer is on its way to the client, whose time for the next request has not begun.
+    Answered,
+    /// The client has all of its answers, as far as the kernel knows.
+    Idle,
+    /// A part of a head has come.
+    Arriving,
+}
+
+/// How easily a connection that asks for nothing can be done without, the most dispensable first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Dispensable {
+    /// It has its last answer.
+    Ended,
+    /// It was kept for another request.
+    Kept,
+    /// It has not sent anything yet.
+    Silent,
+    /// A part of a head has come.
+    Dripping,
 }
 
 struct Gathering {
@@ -116,6 +146,8 @@ struct Gathering {
     decoder: BodyDecoder,
     body: Spooled,
     bytes_max: u64,
+    /// What a refusal has to know of the request.
+    exchange: Exchange,
     tag: Tag,
 }
 
@@ -277,8 +309,14 @@ pub(crate) struct Connection {
     is_ending: bool,
     /// The client has said its last.
     has_ended: bool,
-    /// What the kernel said is noted, and waits for its place among long responses.
+    /// It waits for its place among the long ones: what the kernel said is noted, or a request is left for its next share.
     is_put_off: bool,
+    /// The end of the connection ends the response in hand.
+    ends_response: bool,
+    /// What the host has said of the request in hand: status, and bytes of the body.
+    replied: Option<(u16, u64)>,
+    /// When the client was last waited for without anything in hand.
+    since: Instant,
     /// When the state has lasted too long.
     state_deadline: Option<Instant>,
     /// When the client has not taken output for too long.
@@ -300,7 +338,7 @@ impl Connection {
             peer,
             state: match core.trust.proxy {
                 Some(_) => State::Preface,
-                None => State::Head { is_idle: true },
+                None => State::Head(Stage::New),
             },
             input: Buffer::none(),
             progress: Progress::default(),
@@ -313,6 +351,9 @@ impl Connection {
             is_ending: false,
             has_ended: false,
             is_put_off: false,
+            ends_response: false,
+            replied: None,
+            since: core.now(),
             state_deadline: None,
             write_deadline: None,
             waker: None,
@@ -324,12 +365,24 @@ impl Connection {
     /// What the connection is doing, for the gauges.
     pub(crate) fn activity(&self) -> Activity {
         match self.state {
-            State::Head { is_idle: true } | State::Preface => Activity::Idle,
-            State::Head { is_idle: false } | State::Gathering(_) | State::Skipping { .. } => {
+            State::Head(Stage::New | Stage::Idle) | State::Preface => Activity::Idle,
+            State::Head(Stage::Arriving) | State::Gathering(_) | State::Skipping { .. } => {
                 Activity::Reading
             }
             _ => Activity::Writing,
         }
+    }
+
+    /// How easily it can be done without, and since when; `None` while something is in hand.
+    pub(crate) fn idleness(&self) -> Option<(Dispensable, Instant)> {
+        let dispensable = match self.state {
+            State::Lingering { .. } => Dispensable::Ended,
+            State::Head(Stage::Idle) => Dispensable::Kept,
+            State::Head(Stage::New) | State::Preface => Dispensable::Silent,
+            State::Head(Stage::Arriving) if self.output_left() == 0 => Dispensable::Dripping,
+            _ => return None,
+        };
+        Some((dispensable, self.since))
     }
 
     /// The connection is new: goes as far as it can, then has itself waited for, if it is still there.
@@ -378,21 +431,26 @@ impl Connection {
         self.is_writable |= readiness.is_writable;
         self.is_ending |= readiness.is_ending;
         if self.is_long() {
-            // Others, whose answers are short, go first.
-            if !std::mem::replace(&mut self.is_put_off, true) {
-                core.queue.push(self.task_key());
-            }
+            self.put_off(core);
             return Verdict::Keep;
         }
         self.advance(core)
     }
 
-    /// Whether it is in the middle of a response that takes many turns.
+    /// Whether it is in the middle of a response, or of pipelined requests, that take many turns.
     pub(crate) fn is_long(&self) -> bool {
-        match &self.state {
-            State::Handling(handling) => handling.work.progress().is_some(),
-            State::Hosted(hosted) => hosted.goes_on(),
-            _ => false,
+        self.is_put_off
+            || match &self.state {
+                State::Handling(handling) => handling.work.progress().is_some(),
+                State::Hosted(hosted) => hosted.goes_on(),
+                _ => false,
+            }
+    }
+
+    /// Others, who take less time, go first.
+    fn put_off(&mut self, core: &Core) {
+        if !std::mem::replace(&mut self.is_put_off, true) {
+            core.queue.push(self.task_key());
         }
     }
 
@@ -405,31 +463,53 @@ impl Connection {
         self.advance(core)
     }
 
+    /// The connection will be closed where it stands: its client must not take a part of a response for the whole.
+    pub(crate) fn cut(&self) {
+        let is_unfinished = matches!(self.state, State::Handling(_) | State::Hosted(_));
+        if self.ends_response && (is_unfinished || self.output_left() != 0) {
+            self.stream.reset_on_close();
+        }
+    }
+
     /// Nothing more is read, nothing more is answered; a task in hand is dropped.
     pub(crate) fn abandon(&mut self, core: &mut Core) {
+        self.cut();
         self.record_abort(core);
         if matches!(self.state, State::Handling(_) | State::Gathering(_) | State::Hosted(_)) {
             core.block.add(Counter::RequestsAborted, 1);
-            self.abandon_hosted(core);
+            // The host is not ours either.
+            if let Err(panic) = panics::catch(|| self.abandon_hosted(core)) {
+                core.kernel.log.error(format_args!("The host failed: {}", panic.text()));
+            }
         }
-        self.state = State::Dead;
+        self.enter(State::Dead, core);
+    }
+
+    /// Leaves the state for `next`, and with it a handler that may be at work.
+    fn enter(&mut self, next: State, core: &Core) {
+        if let State::Handling(handling) = std::mem::replace(&mut self.state, next) {
+            core.end(handling);
+        }
     }
 
     /// The worker leaves: nothing more will come of what is in hand.
-    pub(crate) fn cut(&mut self, core: &mut Core) {
+    pub(crate) fn give_up(&mut self, core: &mut Core) {
         self.record_cut(core);
-        self.abandon_hosted(core);
+        // The worker has its end to come to, whatever the host does.
+        let _ = panics::catch(|| self.abandon_hosted(core));
+        self.cut();
     }
 
     /// Reads, answers and writes as far as readiness and back-pressure allow.
     fn advance(&mut self, core: &mut Core) -> Verdict {
+        core.share = Share::new(core.tick);
         let mut reads = 0;
         loop {
             if matches!(self.state, State::Hosted(_)) {
                 self.go_on_hosted(core);
             }
             self.consume_input(core);
-            while self.is_readable && self.wants_bytes() {
+            while self.is_readable && self.wants_bytes() && !core.share.is_over() {
                 if reads == READS_PER_TURN_MAX {
                     core.queue.push(self.task_key());
                     break;
@@ -438,7 +518,7 @@ impl Connection {
                 self.read(core);
             }
             let was_held_up = OUTPUT_HIGH_BYTES <= self.output_left();
-            if self.has_ended && !was_held_up {
+            if self.has_ended && !was_held_up && !core.share.is_over() {
                 self.on_end(core);
             }
             let before = std::mem::discriminant(&self.state);
@@ -450,6 +530,10 @@ impl Connection {
             }
             // Room in the output lets pipelined requests go on; a closed side leaves the other to be read.
             let is_freed = was_held_up && self.output_left() < OUTPUT_HIGH_BYTES;
+            if core.share.is_over() {
+                self.put_off(core);
+                break;
+            }
             if !is_freed && before == std::mem::discriminant(&self.state) {
                 break;
             }

@@ -18,13 +18,17 @@ use crate::drain::Drain;
 use crate::error::Chain;
 use crate::executor::{ReadyQueue, TaskKey};
 use crate::host::{Gate, Host};
+use crate::panics;
 use crate::peer::PeerText;
 use crate::service::Service;
+use crate::share::Share;
 use crate::spool::SpoolRules;
 use crate::via::{Ids, Trust};
 
 /// Bytes asked for in one read. What a read brings is parsed where it lies; only a rest is copied.
 const SCRATCH_BYTES: usize = 64 * 1024;
+/// Answers that took longer than this, in nanoseconds, are counted by themselves: others behind them took less.
+const LONG_NS: u64 = 1_000_000;
 
 /// The time limits of connections; `None` is without limit.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +38,7 @@ pub(crate) struct TimeLimits {
     pub(crate) write: Option<Duration>,
     pub(crate) request: Option<Duration>,
     pub(crate) keep_alive: Duration,
+    pub(crate) linger: Duration,
     /// Bytes per second that a body must keep up; 0 is without limit.
     pub(crate) body_rate_min: u64,
 }
@@ -46,6 +51,7 @@ impl TimeLimits {
             write: Settings::limit(settings.write_timeout),
             request: settings.request_limit(),
             keep_alive: settings.keepalive,
+            linger: settings.linger_timeout,
             body_rate_min: settings.body_rate_min,
         }
     }
@@ -151,6 +157,8 @@ pub(crate) struct Core {
     pub(crate) scratch: Vec<u8>,
     /// `CLOCK_MONOTONIC` in nanoseconds, as it was read last.
     pub(crate) tick: u64,
+    /// What the connection that is being attended to has of this turn.
+    pub(crate) share: Share,
     /// A task was polled, so that the database may have been asked something.
     pub(crate) has_asked: bool,
     /// Answers given since `tick`, to be counted with the time they took.
@@ -182,7 +190,7 @@ impl Core {
                 bytes => bytes,
             },
             spool: SpoolRules::of(settings),
-            drain: Drain::new(settings.graceful_timeout),
+            drain: Drain::new(settings.graceful_timeout, settings.keepalive),
             date: Date::new(kernel.clock.now()),
             service,
             gate: None,
@@ -192,6 +200,7 @@ impl Core {
             fields: FieldStorage::new(),
             scratch: vec![0; SCRATCH_BYTES],
             tick: sys::clock::monotonic(),
+            share: Share::new(0),
             has_asked: true,
             answered: Vec::new(),
         }
@@ -256,16 +265,33 @@ impl Core {
 
     /// Counts the answers given since the last call, with one look at the clock for all.
     pub(crate) fn settle(&mut self) {
-        if self.answered.is_empty() {
-            return;
+        if !self.answered.is_empty() {
+            self.settle_at(sys::clock::monotonic());
         }
-        let now = sys::clock::monotonic();
+    }
+
+    fn settle_at(&mut self, now: u64) {
         let duration = now.saturating_sub(self.tick);
         for answered in &self.answered {
             self.count_many(answered, duration);
         }
         self.answered.clear();
         self.tick = now;
+    }
+
+    /// Whether the connection may begin a further request in this turn.
+    #[inline]
+    pub(crate) fn has_time(&mut self) -> bool {
+        self.share.begin() || self.look_at_share()
+    }
+
+    #[inline(never)]
+    fn look_at_share(&mut self) -> bool {
+        let now = sys::clock::monotonic();
+        if LONG_NS < now.saturating_sub(self.tick) {
+            self.settle_at(now);
+        }
+        self.share.look(now)
     }
 
     /// An answer was given: it is counted at the next [`Core::settle`].
@@ -300,6 +326,14 @@ impl Core {
         self.kernel
             .log
             .error(format_args!("Error handling request {method} {path}: {}", Chain(cause)));
+    }
+
+    /// Drops something of the application's, whose code may panic: that ends nothing else.
+    pub(crate) fn end<T>(&self, gone: T) {
+        if let Err(panic) = panics::catch(|| drop(gone)) {
+            self.block.add(Counter::HandlerErrors, 1);
+            self.kernel.log.error(format_args!("A handler's end failed: {}", panic.text()));
+        }
     }
 
     /// A response's body is not what its head says.

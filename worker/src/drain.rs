@@ -19,7 +19,7 @@ const BEFORE_THE_END: Duration = Duration::from_millis(500);
 pub(crate) enum Phase {
     /// All goes on.
     Serving,
-    /// A stop is near: all goes on, and every response says `Connection: close`.
+    /// All goes on, and every response says `Connection: close`: a stop is near, or no connection is to be kept.
     SayingClose,
     /// Nothing is accepted; what was accepted is finished.
     Draining {
@@ -53,8 +53,10 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    pub(crate) fn new(graceful_timeout: Duration) -> Drain {
-        Drain { phase: Phase::Serving, is_final: false, graceful_timeout }
+    /// `keep_alive` is how long a connection is kept between requests; zero: not at all.
+    pub(crate) fn new(graceful_timeout: Duration, keep_alive: Duration) -> Drain {
+        let phase = if keep_alive.is_zero() { Phase::SayingClose } else { Phase::Serving };
+        Drain { phase, is_final: false, graceful_timeout }
     }
 
     #[cfg(test)]
@@ -139,14 +141,16 @@ impl Drain {
 mod tests {
     use super::*;
 
+    const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
     #[test]
     fn a_reload_lets_idle_connections_wait_and_a_stop_does_not() {
         let now = Instant::now();
         let long = now + Duration::from_secs(75);
-        let mut reload = Drain::new(Duration::from_secs(30));
+        let mut reload = Drain::new(Duration::from_secs(30), KEEP_ALIVE);
         assert_eq!(reload.begin(now), Farewell::CloseListeners);
         assert_eq!(reload.idle_deadline(long), now + Duration::from_millis(29_500));
-        let mut stop = Drain::new(Duration::from_secs(30));
+        let mut stop = Drain::new(Duration::from_secs(30), KEEP_ALIVE);
         stop.set_final();
         assert_eq!(stop.begin(now), Farewell::AcceptAllThenClose);
         assert_eq!(stop.idle_deadline(long), now + FINAL_IDLE_WAIT);
@@ -155,7 +159,7 @@ mod tests {
     #[test]
     fn a_second_term_changes_nothing_and_quit_ends_it() {
         let now = Instant::now();
-        let mut drain = Drain::new(Duration::from_secs(30));
+        let mut drain = Drain::new(Duration::from_secs(30), KEEP_ALIVE);
         drain.begin(now);
         let phase = drain.phase();
         assert_eq!(drain.begin(now + Duration::from_secs(5)), Farewell::None);
@@ -169,9 +173,16 @@ mod tests {
 
     #[test]
     fn saying_close_is_not_draining() {
-        let mut drain = Drain::new(Duration::from_secs(30));
+        let mut drain = Drain::new(Duration::from_secs(30), KEEP_ALIVE);
         drain.say_close();
         assert!(drain.says_close() && !drain.is_draining());
         assert!(!drain.is_over(0, Instant::now()));
+    }
+
+    #[test]
+    fn without_keep_alive_close_is_always_said() {
+        let mut drain = Drain::new(Duration::from_secs(30), Duration::ZERO);
+        assert!(drain.says_close() && !drain.is_draining());
+        assert_eq!(drain.begin(Instant::now()), Farewell::CloseListeners);
     }
 }

@@ -7,6 +7,7 @@
 
 mod arrivals;
 mod orders;
+mod room;
 mod tasks;
 
 use std::io;
@@ -19,14 +20,15 @@ use scoreboard::{Counter, Gauge};
 use sys::signal::Caught;
 use timer::Timers;
 
+use self::room::Evictions;
 use self::tasks::Spawned;
 use crate::accept::Shards;
 use crate::connection::{Activity, Connection, Readiness, Verdict};
 use crate::contract::Lifeline;
 use crate::core::Core;
+use crate::database;
 use crate::executor::TaskKey;
 use crate::host::AtWork;
-use crate::panics;
 use crate::peer::PeerText;
 use crate::slots::Slots;
 
@@ -35,6 +37,8 @@ const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 /// How much longer than by itself a request on a thread of the host's may stand still before the worker counts as silent: what
 /// was told to end at its time limit has this long to do so.
 const STANDSTILL_GRACE: Duration = Duration::from_secs(1);
+/// Between the handlers of one turn a heartbeat is given after so many nanoseconds: it is one handler that must not be silent.
+const HEARTBEAT_WITHIN_TURN_NS: u64 = HEARTBEAT_EVERY.as_nanos() as u64;
 /// Events taken from one wait.
 const EVENTS_MAX: usize = 1024;
 /// After a worker was full it accepts again when one in so many places is free: arming costs a system call per shard.
@@ -71,6 +75,8 @@ pub(crate) struct EventLoop {
     ready_shards: Vec<usize>,
     /// `CLOCK_MONOTONIC` in nanoseconds when this turn began.
     began: u64,
+    /// `CLOCK_MONOTONIC` in nanoseconds of the last heartbeat in this turn, or its beginning.
+    beaten: u64,
     /// When the last turn ended; the wait begins there.
     ended: Instant,
     heartbeat_at: Instant,
@@ -78,12 +84,13 @@ pub(crate) struct EventLoop {
     database_due: Option<Instant>,
     /// The last attempt to accept failed.
     accept_fails: bool,
+    /// Connections that made way for new ones.
+    evictions: Evictions,
     /// The host had no capacity at the end of the last turn.
     host_is_busy: bool,
     /// The latest heartbeat that may be given: a thread of the host's stands still.
     beat_max: u64,
-    /// The database's counters as far as the scoreboard has them.
-    database_counted: pg::Counters,
+    database_watch: database::Watch,
 }
 
 /// Whether the loop goes on.
@@ -127,13 +134,15 @@ impl EventLoop {
             put_off: Vec::new(),
             ready_shards: Vec::new(),
             began: 0,
+            beaten: 0,
             ended: now,
             heartbeat_at: now,
             database_due: None,
             accept_fails: false,
+            evictions: Evictions::default(),
             host_is_busy: false,
             beat_max: u64::MAX,
-            database_counted: pg::Counters::default(),
+            database_watch: database::Watch::default(),
         })
     }
 
@@ -163,6 +172,7 @@ impl EventLoop {
         let now = self.core.kernel.clock.update();
         self.began = self.core.kernel.clock.nanoseconds(now);
         self.core.tick = self.began;
+        self.beaten = self.began;
         self.core.date.update(now);
 
         self.attend_to_specials(&events);
@@ -208,7 +218,7 @@ impl EventLoop {
                 .log
                 .warning(format_args!("Connections cut at the end connections={left}"));
             for (_, connection) in self.connections.iter_mut() {
-                connection.cut(&mut self.core);
+                connection.give_up(&mut self.core);
             }
         }
         is_over
@@ -251,7 +261,7 @@ impl EventLoop {
     /// When the next thing is due. Never later than the next heartbeat.
     fn next_deadline(&mut self) -> Instant {
         let kernel = &self.core.kernel;
-        self.database_due = kernel.database.next_deadline();
+        self.database_due = kernel.database.next_deadline(self.ended);
         let others = [
             self.timers.next_deadline(),
             kernel.sleeps.borrow().next(),
@@ -308,18 +318,18 @@ impl EventLoop {
             }
             Verdict::Close => self.close(index),
         }
+        if HEARTBEAT_WITHIN_TURN_NS < self.core.tick.saturating_sub(self.beaten) {
+            self.beaten = self.core.tick;
+            self.core.block.beat(self.beaten);
+        }
     }
 
     fn close(&mut self, index: u32) {
         let Some(mut gone) = self.connections.remove(index) else { return };
-        let core = &mut self.core;
-        // A request that was in hand is not any more. It may hold a handler's task, whose end is the application's code.
-        if let Err(panic) = panics::catch(|| {
-            gone.abandon(core);
-            drop(gone);
-        }) {
-            self.core.kernel.log.error(format_args!("A handler's end failed: {}", panic.text()));
-        }
+        // A request that was in hand is not any more.
+        gone.abandon(&mut self.core);
+        // A task that ended with it may have let go of a transaction, which is now to be rolled back.
+        self.core.has_asked = true;
         self.timers.cancel(index);
         let capacity = self.capacity();
         if !self.host_is_busy && self.connections.len() < capacity - capacity / CAPACITY_SLACK {
@@ -335,13 +345,19 @@ impl EventLoop {
         self.timers.expire(now, &mut |index| {
             let connection = connections.get_mut(index)?;
             match connection.deadline() {
-                Some(at) if at <= now => match connection.on_deadline(core) {
-                    Verdict::Keep if connection.watch(registry).is_ok() => connection.deadline(),
-                    _ => {
-                        closed.push(index);
-                        None
+                Some(at) if at <= now => {
+                    // As in `close`: the handler may end here.
+                    core.has_asked = true;
+                    match connection.on_deadline(core) {
+                        Verdict::Keep if connection.watch(registry).is_ok() => {
+                            connection.deadline()
+                        }
+                        _ => {
+                            closed.push(index);
+                            None
+                        }
                     }
-                },
+                }
                 other => other,
             }
         });
@@ -369,7 +385,7 @@ impl EventLoop {
         if self.heartbeat_at <= now {
             self.heartbeat_at = now + HEARTBEAT_EVERY;
             self.look_at_threads(ended);
-            self.publish_gauges();
+            self.publish_gauges(now);
             self.core.kernel.log.flush();
             if let Some(access) = &mut self.core.access {
                 access.report(&self.core.kernel.log);
@@ -395,7 +411,7 @@ impl EventLoop {
         }
     }
 
-    fn publish_gauges(&mut self) {
+    fn publish_gauges(&mut self, now: Instant) {
         let mut counts = [0; 3];
         for (_, connection) in self.connections.iter_mut() {
             counts[connection.activity() as usize] += 1;
@@ -407,17 +423,7 @@ impl EventLoop {
         if self.core.kernel.settings.database.is_none() {
             return; // A handle that leads nowhere: its failures are none.
         }
-        let database = self.core.kernel.database.counters();
-        let known = &mut self.database_counted;
-        block.add(Counter::DatabaseConnects, database.connects - known.connects);
-        block.add(
-            Counter::DatabaseConnectFailures,
-            database.connect_failures - known.connect_failures,
-        );
-        block.add(Counter::DatabaseQueries, database.queries - known.queries);
-        block.set(Gauge::DatabaseInFlight, database.in_flight);
-        block.set(Gauge::DatabaseConnectionsUp, u64::from(self.core.kernel.database.is_up()));
-        *known = database;
+        self.database_watch.look(&self.core.kernel.database, block, &self.core.kernel.log, now);
     }
 }
 

@@ -7,6 +7,7 @@
 //! - Opening a file may wait for the disk, which holds up the worker: folders belong on a local disk.
 
 mod conditional;
+mod dates;
 mod open;
 mod types;
 
@@ -180,7 +181,13 @@ impl Response {
             return self;
         }
         let whole = file.len;
-        match conditional::decide(request.method(), request.headers(), &file.validators, whole) {
+        match conditional::decide(
+            request.method(),
+            request.headers(),
+            &file.validators,
+            whole,
+            SystemTime::now(),
+        ) {
             Verdict::Whole => self,
             Verdict::Part { first, last } => {
                 file.at += first;

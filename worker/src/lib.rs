@@ -83,6 +83,7 @@ mod request;
 mod response;
 mod run;
 mod service;
+mod share;
 mod slots;
 mod spool;
 mod stream;

@@ -192,7 +192,7 @@ impl Response {
         self
     }
 
-    /// Adds a field.
+    /// Adds a field; `Content-Type` replaces the one that the response has.
     ///
     /// A name or value with forbidden bytes makes this a 500 when it is sent. Framing is the server's own:
     /// `Transfer-Encoding` and the like are left out; `Content-Length` counts for streams and for HEAD;
@@ -202,7 +202,12 @@ impl Response {
         name: impl Into<Cow<'static, str>>,
         value: impl Into<Cow<'static, str>>,
     ) -> Response {
-        self.fields.push((name.into(), value.into()));
+        let name = name.into();
+        if name.eq_ignore_ascii_case("content-type") {
+            // Owned, for only the library's own constants go out unchecked.
+            return self.with_content_type(value.into().into_owned());
+        }
+        self.fields.push((name, value.into()));
         self
     }
 

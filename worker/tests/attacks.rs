@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{example, start};
+use common::{Client, example, start};
 
 /// Slow clients at a time.
 const ATTACKERS: usize = 1_000;
@@ -106,6 +106,54 @@ fn a_client_that_is_slow_for_ever_is_let_go() {
     drop(worker);
 }
 
+#[test]
+fn idle_clients_do_not_lock_others_out_of_a_full_worker() {
+    /// Longer than any wait of the test: nobody is let go by the passing of time alone.
+    const LONG: Duration = Duration::from_secs(300);
+    /// A second of idleness and a sweep, on a loaded machine.
+    const SERVED_WITHIN: Duration = Duration::from_secs(8);
+    let kept = "GET /json HTTP/1.1\r\nHost: a\r\n\r\n";
+    let allowed = sys::limits::raise_open_files().unwrap();
+    for (name, opening) in
+        [("kept", kept), ("silent", ""), ("dripping", "GET /json HTTP/1.1\r\nX: ")]
+    {
+        let worker = start(example("bodies"), |settings| {
+            settings.keepalive = LONG;
+            settings.header_timeout = LONG;
+            settings.write_timeout = LONG;
+        });
+        let most = shared::settings::Settings::default().worker_connections;
+        if allowed < 2 * most as u64 {
+            println!("skipped: a process may have {allowed} open files only");
+            return;
+        }
+        // A request in hand, and an answer on its way, have their time however many come.
+        let mut busy = Client::to(worker.address);
+        busy.send("GET /stream/3000000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let begin = || {
+            let mut stream = TcpStream::connect(worker.address).unwrap();
+            stream.write_all(opening.as_bytes()).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            stream
+        };
+        let mut idle: Vec<_> = (1..most + 20).map(|_| begin()).collect();
+        for _ in 0..6 {
+            let began = Instant::now();
+            let mut client = Client::to(worker.address);
+            client.get("/json").expect(200);
+            assert!(began.elapsed() < SERVED_WITHIN, "{name}: {:?}", began.elapsed());
+            // Whoever was let go comes again.
+            for stream in &mut idle {
+                if matches!(stream.read(&mut [0; 4096]), Ok(0)) {
+                    *stream = begin();
+                }
+            }
+        }
+        worker.await_log("[WARNING] No room for new connections: closed the idlest");
+        assert_eq!(busy.reply().expect(200).body.len(), 3_000_000);
+    }
+}
+
 /// One client that is slow.
 struct Slow {
     stream: TcpStream,
@@ -191,13 +239,13 @@ fn measure(address: SocketAddr, time: Duration) -> Latency {
 
 /// Requests one after the other, every tenth on a connection of its own.
 fn measure_until(address: SocketAddr, is_over: impl Fn() -> bool) -> Latency {
-    let mut client = common::Client::to(address);
+    let mut client = Client::to(address);
     let mut times = Vec::new();
     let start = Instant::now();
     while times.is_empty() || !is_over() {
         assert!(start.elapsed() < MEASURE_MAX, "the attackers do not get in");
         if times.len() % 10 == 9 {
-            client = common::Client::to(address);
+            client = Client::to(address);
         }
         let began = Instant::now();
         client.get("/json").expect(200);

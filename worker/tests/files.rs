@@ -6,7 +6,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use common::{Client, Worker, begin_with, example};
 use shared::settings::Settings;
@@ -85,6 +85,8 @@ fn a_file_comes_with_all_that_caches_need_and_conditions_are_heeded() {
     client.head_reply().expect(304);
     get(&mut client, "/static/style.css", "If-None-Match: \"other\"\r\n").expect(200);
     get(&mut client, "/static/style.css", "If-Match: \"other\"\r\n").expect(412);
+    // Where there is no file there is nothing to compare with.
+    get(&mut client, "/static/nothing", "If-Match: \"other\"\r\n").expect(404);
 
     let part = get(&mut client, "/static/style.css", "Range: bytes=5-5\r\n").expect(206);
     assert_eq!(part.header("content-range"), Some("bytes 5-5/20"));
@@ -104,6 +106,22 @@ fn a_file_comes_with_all_that_caches_need_and_conditions_are_heeded() {
     assert_eq!(client.get("/static/empty").expect(200).body, b"");
     drop(client);
     worker.stop();
+}
+
+#[test]
+fn a_file_from_the_future_is_not_said_to_be_newer_than_its_response() {
+    let folder = Folder::new("future");
+    let file = std::fs::File::create(folder.0.join("site/future.txt")).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(24 * 3600)).unwrap();
+    let worker = folder.serve(|_| ());
+    let mut client = worker.connect();
+    let reply = get(&mut client, "/static/future.txt", "").expect(200);
+    let date = |name| httpdate::parse_http_date(reply.header(name).unwrap()).unwrap();
+    assert!(date("last-modified") <= date("date"), "{}", reply.head);
+    // Such a date tells no content from another.
+    let since =
+        format!("If-Range: {}\r\nRange: bytes=0-0\r\n", reply.header("last-modified").unwrap());
+    get(&mut client, "/static/future.txt", &since).expect(200);
 }
 
 #[test]

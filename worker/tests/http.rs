@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{PATIENCE, bundled, example, start, until};
 
@@ -74,6 +74,39 @@ fn a_slow_handler_holds_nobody_else_up() {
     slow.stream.set_nonblocking(false).unwrap();
     assert_eq!(slow.reply().text(), "slept\n");
     drop(slow);
+    worker.stop();
+}
+
+#[test]
+fn pipelined_slow_requests_hold_nobody_else_up() {
+    const SLOW: usize = 40;
+    const TAKES_MS: usize = 50;
+    let worker = start(example("features"), |_| ());
+    // Alike to the byte, and each of its own.
+    for differ in [false, true] {
+        let requests: String = (0..SLOW)
+            .map(|n| {
+                let query = if differ { n } else { 0 };
+                format!("GET /block/{TAKES_MS}?{query} HTTP/1.1\r\nHost: a\r\n\r\n")
+            })
+            .collect();
+        let mut greedy = worker.connect();
+        greedy.send(&requests);
+        // It has said its last: all that it asked is answered nevertheless.
+        greedy.half_close();
+        // The first answer does not wait for the last.
+        let began = Instant::now();
+        greedy.reply().expect(200);
+        for _ in 0..5 {
+            worker.get("/hello/you").expect(200);
+        }
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis((SLOW * TAKES_MS / 2) as u64), "{took:?}");
+        for _ in 1..SLOW {
+            assert_eq!(greedy.reply().expect(200).text(), "blocked\n");
+        }
+        assert_eq!(greedy.rest(), "");
+    }
     worker.stop();
 }
 
@@ -296,6 +329,114 @@ fn a_mistake_in_a_handler_is_500_and_harms_nobody() {
     );
     worker.await_log("[ERROR] Error handling request GET /fail: No such file or directory");
     assert!(worker.is_running());
+}
+
+#[test]
+fn a_handler_that_panics_at_its_end_harms_nobody() {
+    let worker = start(example("features"), |settings| {
+        settings.request_timeout = Some(Duration::from_millis(200));
+        settings.write_timeout = Duration::from_millis(200);
+    });
+    let pid = worker.pid();
+    let task = "/panic/at/the/end";
+    let stream = "/panic/at/the/end/of/stream";
+    let request = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Its time is over, before and after the head of its response.
+    let mut client = worker.connect();
+    client.get(task).expect(504);
+    client = worker.connect();
+    client.send(&request("GET", &format!("{stream}/5")));
+    client.head_reply().expect(200);
+    assert_eq!(client.rest(), "xxxxx");
+    // It has written too much, or is not wanted at all.
+    client = worker.connect();
+    client.send(&request("GET", &format!("{stream}/11")));
+    assert_eq!(client.reply().expect(200).text(), "xxxxxxxxxx");
+    client.send(&request("HEAD", &format!("{stream}/5")));
+    client.head_reply().expect(200);
+    // The client is gone: with a reset, or by taking nothing.
+    for path in [task.to_owned(), format!("{stream}/5")] {
+        let mut gone = worker.connect();
+        gone.send(&request("GET", &path));
+        worker.get("/hello/you").expect(200);
+        gone.reset();
+    }
+    until(
+        || 6 <= worker.log().matches("[ERROR] A handler's end failed: panic at worker/ex").count(),
+        || worker.log(),
+    );
+    client.get("/hello/you").expect(200);
+    assert!(worker.is_running() && worker.pid() == pid);
+}
+
+#[test]
+fn hints_of_a_task_that_belongs_to_no_request_reach_nobody() {
+    let worker = start(example("features"), |_| ());
+    let mut client = worker.connect();
+    for _ in 0..10 {
+        client.get("/hints/of/a/task").expect(200);
+        let mut other = worker.connect();
+        other.get("/sleep/1").expect(200);
+        client.get("/hello/you").expect(200);
+    }
+    drop(client);
+    worker.stop();
+}
+
+#[test]
+fn a_field_that_the_response_has_once_is_sent_once() {
+    let worker = start(example("features"), |_| ());
+    let mut client = worker.connect();
+    let reply = client.get("/typed/twice").expect(200);
+    let types: Vec<_> =
+        reply.head.lines().filter(|line| line.to_lowercase().starts_with("content-type")).collect();
+    assert_eq!(types, ["Content-Type: application/problem+json"]);
+    drop(client);
+    worker.stop();
+}
+
+#[test]
+fn a_response_says_which_protocol_it_wants_instead() {
+    let worker = start(example("features"), |_| ());
+    let mut client = worker.connect();
+    let reply = client.get("/upgrade").expect(426);
+    assert_eq!(reply.header("upgrade"), Some("chat/2"));
+    assert_eq!(reply.header("connection"), Some("upgrade"));
+    assert_eq!(reply.header("proxy-authenticate"), None, "it goes with 407 alone");
+    // The connection is kept.
+    client.get("/hello/you").expect(200);
+    drop(client);
+    worker.stop();
+}
+
+#[test]
+fn refusals_of_head_have_no_content() {
+    let worker = start(example("features"), |settings| {
+        settings.header_timeout = Duration::from_millis(200);
+        settings.body_timeout = Duration::from_millis(200);
+        settings.forwarded_allow_ips = vec!["127.0.0.1".to_owned()];
+    });
+    for (request, status) in [
+        ("HEAD /hello/you HTTP/1.1\r\n\r\n", 400),
+        ("\r\nHEAD /hello/you HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        ("HEAD /hello/you HTTP/1.1\r\nHost: a\r\nExpect: magic\r\n\r\n", 417),
+        ("HEAD /hello/you HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        ("HEAD /hello/you HTTP/1.1\r\nHost: a", 408),
+        ("HEAD /hello/you HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nx", 408),
+        ("HEAD /hello/you HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n", 413),
+        ("HEAD /hello/you HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n?\r\n", 400),
+        (
+            "HEAD /hello/you HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n\r\n",
+            400,
+        ),
+    ] {
+        let mut client = worker.connect();
+        client.send(request);
+        let reply = client.head_reply();
+        assert_eq!(reply.status, status, "{request:?}");
+        client.half_close();
+        assert_eq!(client.rest(), "", "after the head of {status} to {request:?}");
+    }
 }
 
 #[test]

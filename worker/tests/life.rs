@@ -112,6 +112,44 @@ fn a_large_response_to_a_slow_reader_survives_the_drain() {
 }
 
 #[test]
+fn a_slow_download_outlasts_the_wait_for_idle_connections() {
+    const BYTES: usize = 12 << 20;
+    /// Longer than idle connections are waited for at the last stop.
+    const DOWNLOAD: Duration = Duration::from_millis(3000);
+    for is_final in [true, false] {
+        let mut worker =
+            start(example("features"), |settings| settings.keepalive = Duration::from_millis(500));
+        let mut client = worker.connect();
+        client.send(&format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.stream.read_exact(&mut [0; 1000]).unwrap();
+        if is_final {
+            worker.order(Order::Final);
+        }
+        worker.signal(Signal::SIGTERM);
+        let began = Instant::now();
+        let mut piece = vec![0; BYTES / 100];
+        let mut read = 1000;
+        loop {
+            let count = client.stream.read(&mut piece).unwrap();
+            if count == 0 {
+                break;
+            }
+            read += count;
+            let due = DOWNLOAD.mul_f64(read as f64 / BYTES as f64);
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
+        }
+        assert!(
+            BYTES < read,
+            "final: {is_final}: {read} of {BYTES} bytes, {:?}, log:\n{}",
+            began.elapsed(),
+            worker.log()
+        );
+        drop(client);
+        assert_eq!(worker.wait(), Exit::Code(0));
+    }
+}
+
+#[test]
 fn what_waits_at_a_drain_is_left_to_others() {
     let mut worker = start(example("features"), |_| ());
     let mut busy = worker.connect();

@@ -112,6 +112,146 @@ fn a_client_that_reads_slowly_gets_everything() {
     worker.stop();
 }
 
+/// Reads `bytes` in all, a piece and then a pause; returns how many came.
+fn read_slowly(client: &mut common::Client, bytes: usize, pause: Duration) -> usize {
+    let mut piece = vec![0; 64 * 1024];
+    let mut read = 0;
+    while read < bytes {
+        match client.stream.read(&mut piece) {
+            Ok(count @ 1..) => read += count,
+            _ => break,
+        }
+        std::thread::sleep(pause);
+    }
+    read
+}
+
+#[test]
+fn the_keep_alive_time_begins_when_the_client_has_the_answer() {
+    const BYTES: usize = 12_000_000;
+    let worker = start(example("features"), |settings| settings.keepalive = SHORT);
+    // More than the kernel holds, read in far more than the keep-alive time: whole answers, pipelined ones, and a
+    // request that is half there meanwhile.
+    for requests in [
+        format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n"),
+        format!("GET /big/{} HTTP/1.1\r\nHost: a\r\n\r\n", BYTES / 100).repeat(100),
+        format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\nGET /hello/y"),
+    ] {
+        let mut client = worker.connect();
+        client.send(&requests);
+        let began = Instant::now();
+        let read = read_slowly(&mut client, BYTES, Duration::from_millis(5));
+        assert!(BYTES <= read, "{read} of {BYTES} bytes after {:?}", began.elapsed());
+        assert!(2 * SHORT < began.elapsed(), "it was read too quickly: {:?}", began.elapsed());
+    }
+    // Once it has all, the time runs.
+    let mut client = worker.connect();
+    client.get("/big/100000").expect(200);
+    let began = Instant::now();
+    assert_eq!(client.rest(), "");
+    assert!(SHORT / 2 < began.elapsed() && began.elapsed() < PATIENCE / 2);
+}
+
+#[test]
+fn a_response_on_its_way_outlives_a_body_that_nobody_waits_for() {
+    const BYTES: usize = 12_000_000;
+    let worker = start(example("features"), |settings| settings.body_timeout = SHORT);
+    let mut client = worker.connect();
+    // The body, which the handler does not read, never comes whole: the answer does.
+    client.send(&format!(
+        "POST /big/{BYTES} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf"
+    ));
+    let read = read_slowly(&mut client, BYTES, Duration::from_millis(5));
+    assert!(BYTES <= read, "{read} of {BYTES} bytes");
+}
+
+#[test]
+fn without_a_keep_alive_time_every_response_says_close_and_is_whole() {
+    const BYTES: usize = 4_000_000;
+    let worker = start(example("features"), |settings| settings.keepalive = Duration::ZERO);
+    let path = format!("/big/{BYTES}");
+    for (path, request) in [
+        ("/hello/you", "GET /hello/you HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        ("/sleep/1", "GET /sleep/1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        (&path, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")),
+    ] {
+        let mut client = worker.connect();
+        client.send(&request);
+        std::thread::sleep(SHORT / 10);
+        let reply = client.reply().expect(200);
+        assert!(reply.closes(), "{path}: {}", reply.head);
+        client.half_close();
+        assert_eq!(client.rest(), "");
+    }
+    let mut old = worker.connect();
+    old.send("GET /hello/old HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(old.reply().expect(200).header("connection"), None);
+    old.half_close();
+    assert_eq!(old.rest(), "");
+    worker.stop();
+}
+
+#[test]
+fn a_client_that_reads_steadily_is_not_one_that_takes_nothing() {
+    const BYTES: usize = 6_000_000;
+    const RATE: f64 = 1_000_000.0;
+    // The kernel's memory for one client alone takes longer to be read than the limit is.
+    let worker = start(example("features"), |settings| {
+        settings.write_timeout = Duration::from_secs(1);
+    });
+    let mut client = worker.connect();
+    client.send(&format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let began = Instant::now();
+    let mut piece = vec![0; 16 * 1024];
+    let mut read = 0;
+    while read < BYTES {
+        let count = client.stream.read(&mut piece).unwrap();
+        assert_ne!(count, 0, "the end after {read} bytes, {:?}", began.elapsed());
+        read += count;
+        let due = Duration::from_secs_f64(read as f64 / RATE);
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+    }
+}
+
+#[test]
+fn a_request_line_without_limit_has_one_all_the_same() {
+    let worker = start(example("features"), |settings| settings.limit_request_line = 0);
+    let ask = |bytes: usize| {
+        let mut client = worker.connect();
+        let name = "x".repeat(bytes);
+        client.send(&format!("GET /hello/{name} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.reply()
+    };
+    assert_eq!(ask(100_000).expect(200).body.len(), "Hello, !\n".len() + 100_000);
+    ask(1 << 20).expect(414);
+}
+
+#[test]
+fn an_upload_that_is_refused_is_read_on_so_that_the_answer_arrives() {
+    const BYTES: usize = 20_000_000;
+    let worker = start(example("features"), |settings| settings.linger_timeout = SHORT);
+    let mut client = worker.connect();
+    client.send(&format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n"));
+    // Longer in all than it may be silent, and it looks at the answer only when it has sent everything.
+    let piece = vec![b'x'; BYTES / 50];
+    for _ in 0..50 {
+        client.stream.write_all(&piece).unwrap();
+        std::thread::sleep(SHORT / 10);
+    }
+    client.reply().expect(413);
+    // Silent now, it is let go.
+    assert_eq!(client.rest(), "");
+    drop(client);
+    // A drain waits less long.
+    let mut worker = start(example("features"), |_| ());
+    let mut client = worker.connect();
+    client.get("/close").expect(200);
+    let began = Instant::now();
+    worker.signal(common::Signal::SIGTERM);
+    worker.wait();
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
 #[test]
 fn more_connections_than_allowed_wait_their_turn() {
     let worker = start(example("features"), |settings| {

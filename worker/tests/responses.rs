@@ -5,7 +5,7 @@ mod common;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, example, start, until};
+use common::{PATIENCE, Signal, example, start, until};
 
 #[test]
 fn a_stream_is_framed_by_what_client_and_handler_say() {
@@ -129,6 +129,37 @@ fn a_producer_that_is_stuck_is_cut_after_the_request_timeout() {
 }
 
 #[test]
+fn a_response_that_only_the_close_would_end_is_given_up_by_a_reset() {
+    const SHORT: Duration = Duration::from_millis(300);
+    // Read on to the end: it must not look like the end of the body.
+    let is_reset = |client: &mut common::Client| {
+        let mut all = Vec::new();
+        let end = client.stream.read_to_end(&mut all);
+        assert!(end.is_err(), "an orderly end after {} bytes", all.len());
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    };
+    let stuck = "GET /stuck HTTP/1.0\r\n\r\n";
+    let worker = start(example("bodies"), |settings| settings.request_timeout = Some(SHORT));
+    let mut client = worker.connect();
+    client.send(stuck);
+    is_reset(&mut client);
+    let worker = start(example("bodies"), |settings| settings.write_timeout = SHORT);
+    let mut client = worker.connect();
+    client.send("GET /stream/1000000000 HTTP/1.0\r\n\r\n");
+    std::thread::sleep(3 * SHORT); // It takes nothing.
+    is_reset(&mut client);
+    for signal in [Signal::SIGQUIT, Signal::SIGTERM] {
+        let mut worker = start(example("bodies"), |settings| settings.graceful_timeout = SHORT);
+        let mut client = worker.connect();
+        client.send(stuck);
+        client.wait_readable();
+        worker.signal(signal);
+        is_reset(&mut client);
+        worker.wait();
+    }
+}
+
+#[test]
 fn the_access_log_knows_what_of_a_long_response_was_sent() {
     let file = std::env::temp_dir().join(format!("monoceros-long-{}", std::process::id()));
     let worker = start(example("bodies"), |settings| {
@@ -153,6 +184,32 @@ fn the_access_log_knows_what_of_a_long_response_was_sent() {
     let (start, reason) = lines[2].rsplit_once(' ').unwrap();
     let sent = start.strip_prefix("GET /stream/1000000000 HTTP/1.1 200 ").unwrap();
     assert!((1..1_000_000_000).contains(&sent.parse::<u64>().unwrap()), "{sent}");
+    assert_eq!(reason, "aborted");
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn the_access_log_counts_what_was_sent_of_an_answer_that_was_cut() {
+    const BYTES: u64 = 20_000_000;
+    let file = std::env::temp_dir().join(format!("monoceros-cut-{}", std::process::id()));
+    let worker = start(example("features"), |settings| {
+        settings.accesslog = Some(file.to_str().unwrap().to_owned());
+        settings.access_log_format = "%(U)s %(s)s %(b)s %({reason}x)s".to_owned();
+    });
+    let mut client = worker.connect();
+    let request = format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send(&format!("GET /big/1000 HTTP/1.1\r\nHost: a\r\n\r\n{request}"));
+    client.reply().expect(200);
+    client.take(1000);
+    client.reset();
+    let read = || std::fs::read_to_string(&file).unwrap_or_default();
+    until(|| read().lines().count() == 2, || format!("two lines are due:\n{}", read()));
+    let text = read();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "/big/1000 200 1000 aborted");
+    let (start, reason) = lines[1].rsplit_once(' ').unwrap();
+    let sent = start.strip_prefix(&format!("/big/{BYTES} 200 ")).unwrap();
+    assert!((1000..BYTES).contains(&sent.parse::<u64>().unwrap()), "{sent}");
     assert_eq!(reason, "aborted");
     std::fs::remove_file(&file).unwrap();
 }

@@ -88,6 +88,12 @@ impl BodyWriter {
         self.framed != Framed::Nothing
     }
 
+    /// Whether it is the end of the connection that ends the body: one that is cut looks like the whole.
+    #[must_use]
+    pub fn ends_with_connection(&self) -> bool {
+        self.framed == Framed::UntilClose
+    }
+
     /// Ends the body.
     #[must_use]
     pub fn finish(self, out: &mut Vec<u8>) -> Finish {

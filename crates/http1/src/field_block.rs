@@ -4,7 +4,7 @@
 
 use crate::chars;
 use crate::error::ResponseError;
-use crate::response::{append_field, check_field, content_length, is_ours};
+use crate::response::{append_field, belongs_to, check_field, content_length, is_ours};
 
 /// Checked fields, encoded. Used again and again, it keeps its memory.
 #[derive(Clone, Debug, Default)]
@@ -12,14 +12,16 @@ pub struct FieldBlock {
     pub(crate) bytes: Vec<u8>,
     pub(crate) declared: Option<u64>,
     pub(crate) closes: bool,
+    pub(crate) upgrades: bool,
+    status: u16,
 }
 
 impl FieldBlock {
-    /// Empties the block.
-    pub fn clear(&mut self) {
+    /// Empties the block, for a response with `status`.
+    pub fn begin(&mut self, status: u16) {
         self.bytes.clear();
-        self.declared = None;
-        self.closes = false;
+        *self =
+            FieldBlock { bytes: std::mem::take(&mut self.bytes), status, ..FieldBlock::default() };
     }
 
     /// Adds a field, by the rules of [`Encoder::field`](crate::Encoder::field).
@@ -40,6 +42,10 @@ impl FieldBlock {
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 self.closes |=
                     chars::list(value).any(|option| option.eq_ignore_ascii_case(b"close"));
+            }
+            _ if belongs_to(name, self.status) => {
+                self.upgrades |= name.eq_ignore_ascii_case(b"upgrade");
+                append_field(&mut self.bytes, name, value);
             }
             _ if is_ours(name) => (),
             _ => append_field(&mut self.bytes, name, value),
@@ -70,7 +76,12 @@ mod tests {
         assert!(block.field(b"a b", b"").is_err());
         assert!(block.field(b"a", b"x\r\ny").is_err());
         assert!(block.field(b"Content-Length", b"6").is_err());
-        block.clear();
+        block.field(b"Upgrade", b"h2c").unwrap();
+        assert!(!block.upgrades);
+        block.begin(426);
         assert!(block.bytes.is_empty() && block.declared().is_none() && !block.closes);
+        block.field(b"Upgrade", b"h2c").unwrap();
+        block.field(b"Proxy-Authenticate", b"Basic").unwrap();
+        assert_eq!((&*block.bytes, block.upgrades), (&b"Upgrade: h2c\r\n"[..], true));
     }
 }

@@ -33,6 +33,15 @@ impl Exchange {
     pub const UNKNOWN: Exchange =
         Exchange { version: Version::Http11, is_head: false, is_connect: false, keep_alive: false };
 
+    /// As [`Exchange::UNKNOWN`], for a request that begins with `bytes`: of its method so much is known that HEAD gets no
+    /// content (RFC 9110 §9.3.2).
+    #[must_use]
+    pub fn of_refused(bytes: &[u8]) -> Exchange {
+        // As the parser does, empty lines in front are passed over.
+        let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
+        Exchange { is_head: bytes[start..].starts_with(b"HEAD "), ..Exchange::UNKNOWN }
+    }
+
     /// Returns the exchange that `head` opens; it is kept alive if the client wants that.
     #[must_use]
     pub fn of(head: &Head<'_>) -> Exchange {
@@ -135,6 +144,8 @@ pub struct Encoder<'o> {
     exchange: Exchange,
     status: u16,
     declared: Option<u64>,
+    /// It names a protocol to change to.
+    upgrades: bool,
     is_finished: bool,
 }
 
@@ -156,7 +167,15 @@ impl<'o> Encoder<'o> {
         }
         let start = out.len();
         stamp.begin(out, status);
-        Ok(Encoder { out, start, exchange, status, declared: None, is_finished: false })
+        Ok(Encoder {
+            out,
+            start,
+            exchange,
+            status,
+            declared: None,
+            upgrades: false,
+            is_finished: false,
+        })
     }
 
     /// Begins a response whose status line has a reason phrase of the application's.
@@ -179,7 +198,15 @@ impl<'o> Encoder<'o> {
         }
         let start = out.len();
         stamp.begin_with_reason(out, status, reason);
-        Ok(Encoder { out, start, exchange, status, declared: None, is_finished: false })
+        Ok(Encoder {
+            out,
+            start,
+            exchange,
+            status,
+            declared: None,
+            upgrades: false,
+            is_finished: false,
+        })
     }
 
     /// Whether a field called `name` was added.
@@ -191,7 +218,7 @@ impl<'o> Encoder<'o> {
     /// Adds a field.
     ///
     /// Content-Length declares the length of the body. Fields that belong to the connection, Server and Date are
-    /// left out: they are written here. `Connection: close` is heeded.
+    /// left out: they are written here. `Connection: close` is heeded. Upgrade goes with 426, Proxy-Authenticate with 407.
     ///
     /// # Errors
     ///
@@ -211,6 +238,9 @@ impl<'o> Encoder<'o> {
             }
         } else if !is_ours(name) {
             append_field(self.out, name, value);
+        } else if belongs_to(name, self.status) {
+            self.upgrades |= self.status == UPGRADE_REQUIRED;
+            append_field(self.out, name, value);
         }
         Ok(self)
     }
@@ -220,6 +250,7 @@ impl<'o> Encoder<'o> {
         self.out.extend_from_slice(&block.bytes);
         self.declared = block.declared;
         self.exchange.keep_alive &= !block.closes;
+        self.upgrades = block.upgrades;
         self
     }
 
@@ -268,8 +299,7 @@ impl<'o> Encoder<'o> {
             self.out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
             self.out.extend_from_slice(b"\r\n");
         }
-        self.out.extend_from_slice(self.exchange.connection_field());
-        self.out.extend_from_slice(b"\r\n");
+        self.end_head();
         if self.exchange.permits_body(self.status) && self.status != 205 {
             self.out.extend_from_slice(body);
         }
@@ -277,9 +307,17 @@ impl<'o> Encoder<'o> {
         if self.exchange.keep_alive { Finish::KeepAlive } else { Finish::Close }
     }
 
-    fn end(&mut self, framed: Framed) -> BodyWriter {
+    fn end_head(&mut self) {
         self.out.extend_from_slice(self.exchange.connection_field());
+        if self.upgrades {
+            // It is the connection's, so it must be named as such (RFC 9110 §7.8).
+            self.out.extend_from_slice(b"Connection: upgrade\r\n");
+        }
         self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn end(&mut self, framed: Framed) -> BodyWriter {
+        self.end_head();
         self.is_finished = true;
         BodyWriter { framed, keep_alive: self.exchange.keep_alive }
     }
@@ -372,6 +410,18 @@ pub(crate) fn append_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(chars::trim(value));
     out.extend_from_slice(b"\r\n");
+}
+
+const UPGRADE_REQUIRED: u16 = 426;
+const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;
+
+/// Fields of the connection that the application must send with a status (RFC 9110 §15.5.22, §15.5.8).
+pub(crate) fn belongs_to(name: &[u8], status: u16) -> bool {
+    match status {
+        UPGRADE_REQUIRED => name.eq_ignore_ascii_case(b"upgrade"),
+        PROXY_AUTHENTICATION_REQUIRED => name.eq_ignore_ascii_case(b"proxy-authenticate"),
+        _ => false,
+    }
 }
 
 /// Fields that the server writes itself or that belong to the connection, which is not the application's.

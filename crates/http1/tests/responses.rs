@@ -237,6 +237,47 @@ fn fields_of_the_connection_are_not_the_applications() {
 }
 
 #[test]
+fn fields_of_the_connection_go_with_the_statuses_that_demand_them() {
+    let with = |status, version, keep_alive| {
+        written(|out| {
+            let exchange = Exchange { version, keep_alive, ..KEEP };
+            let mut encoder = Encoder::new(out, exchange, &stamp(), status).expect("a status");
+            encoder.field("Upgrade", b"chat/2").expect("a field");
+            encoder.field("Proxy-Authenticate", b"Basic").expect("a field");
+            encoder.finish(b"");
+        })
+    };
+    let text = with(426, Version::Http11, true);
+    assert!(text.contains("\r\nUpgrade: chat/2\r\n") && !text.contains("Basic"), "{text}");
+    assert!(text.ends_with("\r\nConnection: upgrade\r\n\r\n"), "{text}");
+    for (version, keep_alive, other) in [
+        (Version::Http11, false, "Connection: close\r\n"),
+        (Version::Http10, true, "Connection: keep-alive\r\n"),
+    ] {
+        let text = with(426, version, keep_alive);
+        assert!(text.ends_with(&format!("\r\n{other}Connection: upgrade\r\n\r\n")), "{text}");
+    }
+    let text = with(407, Version::Http11, true);
+    assert!(text.contains("\r\nProxy-Authenticate: Basic\r\n"), "{text}");
+    assert!(!text.contains("chat") && !text.contains("upgrade"), "{text}");
+}
+
+#[test]
+fn what_is_known_of_a_refused_request_is_that_head_gets_no_content() {
+    for (bytes, is_head) in [
+        (&b"HEAD / HTTP/1.1\r\n"[..], true),
+        (b"\r\nHEAD /", true),
+        (b"HEAD", false),
+        (b"HEADER / HTTP/1.1", false),
+        (b"GET / HTTP/1.1", false),
+        (b"\r\n", false),
+        (b"", false),
+    ] {
+        assert_eq!(Exchange::of_refused(bytes), Exchange { is_head, ..Exchange::UNKNOWN });
+    }
+}
+
+#[test]
 fn refusals_are_framed_and_close() {
     let text = written(|out| {
         let finish = Refusal::new(400, "missing Host").write(out, Exchange::UNKNOWN, &stamp());

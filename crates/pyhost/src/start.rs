@@ -137,7 +137,7 @@ impl StartResponse {
     }
 
     fn take_headers(&mut self, headers: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.fields.clear();
+        self.fields.begin(self.status);
         if let Ok(list) = headers.cast_exact::<PyList>() {
             for pair in list.iter() {
                 self.take_pair(&pair)?;

@@ -184,6 +184,8 @@ settings! {
 
     /// Connections a worker holds at once; with more, they wait in the backlog or go to another worker.
     ///
+    /// For those that find no worker with room, connections that have asked for nothing for a second are closed, the ones
+    /// that were kept alive longest first.
     worker_connections: usize = "1000", parse::positive, {
         kind: Kind::Number, section: Section::Workers, meta: "NUMBER",
     }
@@ -251,7 +253,7 @@ settings! {
 
     // ---- HTTP -------------------------------------------------------------------------------------------------------
 
-    /// Time an idle connection is kept for another request.
+    /// Time an idle connection is kept for another request, once the client has its last answer; 0 keeps none.
     ///
     /// Behind a proxy that keeps connections, it must be longer than the proxy's own: 75 beside Nginx's 60.
     keepalive: Duration = "2", parse::seconds, {
@@ -285,7 +287,15 @@ settings! {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
 
-    /// Largest request line in bytes, from 0 to 8190; 0 means 8190.
+    /// Time a client may be silent after the last response before its connection is closed for good; 0 closes at once.
+    ///
+    /// What it still sends, such as the rest of an upload that was refused, is read and dropped for up to 30 seconds, so that
+    /// the answer reaches it. While a worker drains it is one second at most.
+    linger_timeout: Duration = "5", parse::seconds, {
+        kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
+    }
+
+    /// Largest request line in bytes, from 0 to 8190; 0 is without limit of its own: the memory for it ends at 1 MiB.
     ///
     limit_request_line: usize = "4094", request_line, {
         kind: Kind::Number, section: Section::Http, meta: "BYTES",
@@ -407,6 +417,8 @@ settings! {
     ///
     /// Unset, database routes answer 503. For Python and other foreign programs it sets `DATABASE_URL`; what that variable
     /// says by itself is theirs alone, and may be any kind of database.
+    /// TLS to PostgreSQL is not built yet: a URL that insists on it (`sslmode=require`,
+    /// `verify-ca`, `verify-full`) is refused, and a proxy on the same machine that speaks TLS to the server is the way.
     database: Option<String> = "", parse::text, {
         section: Section::Database, meta: "URL", secret: true, env: &[Variable { name: "DATABASE_URL", prefix: "" }],
     }
@@ -425,8 +437,19 @@ settings! {
 
     /// Time a query may take; 0 is without limit.
     ///
+    /// A request whose query takes longer is answered with 504, unless the application says otherwise. If the server is
+    /// stuck, it is asked to cancel what it does, and the connection is made anew.
     database_query_timeout: Duration = "10", parse::seconds, {
         kind: Kind::Seconds, section: Section::Database, meta: "SECONDS",
+    }
+
+    /// How statements are prepared: `named`, once per connection, or `unnamed`, with every query.
+    ///
+    /// `unnamed` is for a connection pooler that gives each transaction another connection and does not follow prepared
+    /// statements: PgBouncer before 1.21, or with `max_prepared_statements = 0`. It costs PostgreSQL the parsing of every
+    /// query.
+    database_prepare: PrepareManner = "named", prepare_manner, {
+        section: Section::Database, meta: "MANNER",
     }
 
     /// Folder of the embedded database's files; unset, one in the user's state directory.
@@ -823,8 +846,14 @@ fn log_level(slot: &mut LogLevel, text: &str) -> Result<(), String> {
 
 /// gunicorn: negative or above 8190 is 8190. Unlimited lines are not offered.
 fn request_line(slot: &mut usize, text: &str) -> Result<(), String> {
-    bounded(slot, text, 8190)
+    let value = parse::number(text, 0, REQUEST_LINE_BYTES_MAX)?;
+    // The parser knows what 0 means.
+    *slot = usize::try_from(value).unwrap_or_default();
+    Ok(())
 }
+
+/// Largest request line that can be named, as gunicorn has it.
+const REQUEST_LINE_BYTES_MAX: u64 = 8190;
 
 fn request_fields(slot: &mut usize, text: &str) -> Result<(), String> {
     bounded(slot, text, 32_768)
@@ -906,6 +935,26 @@ fn reload_engine(slot: &mut String, text: &str) -> Result<(), String> {
         return Err("`auto`, `poll` or `inotify`".into());
     }
     text.clone_into(slot);
+    Ok(())
+}
+
+/// How statements are prepared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrepareManner {
+    /// Once per connection, under a name.
+    #[default]
+    Named,
+    /// With every query.
+    Unnamed,
+}
+
+fn prepare_manner(slot: &mut PrepareManner, text: &str) -> Result<(), String> {
+    *slot = match text {
+        "named" => PrepareManner::Named,
+        "unnamed" => PrepareManner::Unnamed,
+        _ => return Err("`named` or `unnamed`".into()),
+    };
     Ok(())
 }
 

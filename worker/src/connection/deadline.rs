@@ -5,7 +5,7 @@ use std::time::Instant;
 use http1::{Exchange, Refusal};
 use scoreboard::Counter;
 
-use super::{Connection, Handling, State, Verdict, Work};
+use super::{Connection, Handling, LINGER_DRAINING, Stage, State, Verdict, Work};
 use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::{Core, Tag};
@@ -52,24 +52,32 @@ impl Connection {
         }
         self.state_deadline = None;
         match &self.state {
+            // While an answer is on its way the client has other things to do. What ends that is the write timeout.
+            State::Head(Stage::Arriving) if self.output_left() != 0 => {
+                self.state_deadline = core.after(core.limits.header);
+            }
+            State::Skipping { .. } if self.output_left() != 0 => {
+                self.state = State::Finishing { lingers: true };
+            }
             State::Preface
-            | State::Head { is_idle: true }
+            | State::Head(Stage::New | Stage::Answered | Stage::Idle)
             | State::Skipping { .. }
-            | State::Lingering
+            | State::Lingering { .. }
             | State::Dead => {
                 return Verdict::Close;
             }
             State::Finishing { .. } => (),
             State::Hosted(_) => self.is_overdue(core),
-            State::Head { is_idle: false } => {
+            State::Head(Stage::Arriving) => {
                 core.block.add(Counter::RefusedHeaderTimeout, 1);
                 let input = std::mem::take(&mut self.input);
                 self.record_raw(&input, core);
-                self.refuse(Refusal::new(408, ""), Exchange::UNKNOWN, reason::HEADER_TIMEOUT, core);
+                let exchange = Exchange::of_refused(&input);
+                self.refuse(Refusal::new(408, ""), exchange, reason::HEADER_TIMEOUT, core);
             }
             State::Gathering(gathering) => {
-                let tag = gathering.tag;
-                self.refuse_body(BodyError::TimedOut, Exchange::UNKNOWN, tag, core);
+                let (tag, exchange) = (gathering.tag, gathering.exchange);
+                self.refuse_body(BodyError::TimedOut, exchange, tag, core);
             }
             // The file waits for the client alone, whose time is measured by what it takes.
             State::Handling(Handling { work: Work::Sending(_), .. }) => (),
@@ -84,38 +92,47 @@ impl Connection {
                 let (status, sent, tag) = (streaming.status, streaming.sent, *tag);
                 core.answered(tag, status);
                 self.record_answer(status, sent, reason::REQUEST_TIMEOUT, tag.route);
-                self.state = State::Finishing { lingers: false };
+                self.cut();
+                self.enter(State::Finishing { lingers: false }, core);
             }
-            State::Handling(_) => {
-                if let State::Handling(Handling { label, tag, exchange, .. }) =
-                    std::mem::replace(&mut self.state, State::Dead)
-                {
-                    self.time_out(label.method(), label.path(), tag, exchange, core);
-                }
+            State::Handling(handling) => {
+                core.warn_timed_out(handling.label.method(), handling.label.path());
+                let (tag, exchange) = (handling.tag, handling.exchange);
+                self.refuse_late(Refusal::new(504, ""), tag, exchange, core);
             }
         }
         self.advance(core)
     }
 
     /// Says that there is no answer in time.
-    pub(super) fn time_out(
+    pub(super) fn refuse_late(
         &mut self,
-        method: &[u8],
-        path: &[u8],
+        refusal: Refusal<'_>,
         tag: Tag,
         exchange: Exchange,
         core: &mut Core,
     ) {
-        core.warn_timed_out(method, path);
-        core.answered(tag, 504);
+        core.answered(tag, refusal.status);
         let exchange = Exchange { keep_alive: false, ..exchange };
-        self.refuse(Refusal::new(504, ""), exchange, reason::REQUEST_TIMEOUT, core);
+        self.refuse(refusal, exchange, reason::REQUEST_TIMEOUT, core);
     }
 
     /// The worker has begun to drain: a connection at rest may wait less long.
     pub(crate) fn on_drain(&mut self, core: &Core) {
-        if let (State::Head { .. }, Some(deadline)) = (&self.state, self.state_deadline) {
-            self.state_deadline = Some(core.drain.idle_deadline(deadline));
-        }
+        let Some(deadline) = self.state_deadline else { return };
+        self.state_deadline = Some(match self.state {
+            State::Head(_) => core.drain.idle_deadline(deadline),
+            State::Lingering { .. } => deadline.min(core.now() + LINGER_DRAINING),
+            _ => return,
+        });
+    }
+
+    /// The time of a connection that lingers begins, or begins anew.
+    pub(super) fn linger(&mut self, until: Instant, core: &Core) {
+        self.since = core.now();
+        let is_draining = core.drain.is_draining();
+        let limit = core.limits.linger;
+        let limit = if is_draining { limit.min(LINGER_DRAINING) } else { limit };
+        self.state_deadline = Some(until.min(self.since + limit));
     }
 }

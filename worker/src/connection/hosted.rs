@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use http1::{Exchange, Finish, Head, Parsed, Progress as Scan, Refusal, Version, parse_head};
+use http1::{
+    BodyWriter, Exchange, Finish, Head, Parsed, Progress as Scan, Refusal, Version, parse_head,
+};
 use scoreboard::Counter;
 
 use super::{Connection, Gathering, Handling, Label, OUTPUT_HIGH_BYTES, Sending, State, Work};
@@ -17,6 +19,9 @@ use crate::executor::{ReadyQueue, TaskKey};
 use crate::host::{FilePart, Gate, HostRequest, Progress, Reply, RequestId, Responder};
 use crate::panics;
 use crate::spool::Spooled;
+
+/// What a client is told to wait, in seconds, whose request did not come to the host.
+const RETRY_AFTER_S: u32 = 1;
 
 /// Where a request stands.
 pub(super) enum Hosted {
@@ -29,16 +34,6 @@ pub(super) enum Hosted {
 }
 
 impl Hosted {
-    /// Status of the response whose head is out, and how many bytes of its body are.
-    pub(super) fn progress(&self) -> Option<(u16, u64)> {
-        match self {
-            Hosted::Running(running) if running.reply.writer.is_some() => {
-                Some((running.reply.status, running.reply.sent))
-            }
-            _ => None,
-        }
-    }
-
     /// Whether the host wants to be resumed without anybody waking it.
     pub(super) fn goes_on(&self) -> bool {
         matches!(self, Hosted::Running(running) if running.goes_on)
@@ -88,6 +83,7 @@ impl Connection {
                     && let State::Hosted(Hosted::Waiting(whole)) =
                         std::mem::replace(&mut self.state, State::Dead)
                 {
+                    self.state_deadline = None;
                     let Whole { head, body } = *whole;
                     self.with_head(&head, core, |connection, parsed, core| {
                         core.tick = sys::clock::monotonic();
@@ -146,6 +142,7 @@ impl Connection {
         core: &mut Core,
     ) {
         self.state_deadline = None;
+        self.replied = None;
         let Some(gate) = &mut core.gate else { return };
         if gate.admit(self.token.0) {
             return self.call_host(head, raw, body, core);
@@ -338,19 +335,21 @@ impl Connection {
         match std::mem::replace(&mut self.state, State::Dead) {
             State::Hosted(Hosted::Waiting(whole)) => {
                 self.with_head(&whole.head, core, |connection, head, core| {
-                    let (method, path) = (head.method().as_str().as_bytes(), head.path());
-                    let exchange = Exchange::of(head);
-                    connection.time_out(method, path, Tag::of(head), exchange, core);
+                    core.warn_timed_out(head.method().as_str().as_bytes(), head.path());
+                    // It was not begun, so it may be sent again.
+                    let refusal =
+                        Refusal { retry_after: Some(RETRY_AFTER_S), ..Refusal::new(503, "") };
+                    connection.refuse_late(refusal, Tag::of(head), Exchange::of(head), core);
                 });
             }
             State::Hosted(Hosted::Running(running)) => {
                 let Running { mut reply, label, .. } = *running;
+                core.warn_timed_out(label.method(), label.path());
                 if reply.writer.is_none() {
-                    let (method, path) = (label.method(), label.path());
-                    return self.time_out(method, path, reply.tag, reply.exchange, core);
+                    let refusal = Refusal::new(504, "");
+                    return self.refuse_late(refusal, reply.tag, reply.exchange, core);
                 }
                 // Its head is out: all that can be said is that there will be no more.
-                core.warn_timed_out(label.method(), label.path());
                 self.record_answer(reply.status, reply.sent, reason::REQUEST_TIMEOUT, 0);
                 reply.is_cut = true;
                 self.end_reply(&reply, Finish::Truncated { missing: 0 }, core);
@@ -388,6 +387,19 @@ impl Connection {
     /// The id of the request in hand, for its response; once.
     pub(crate) fn take_request_id(&mut self) -> Option<Box<str>> {
         self.request_id.take()
+    }
+
+    /// A response's head is in the output.
+    pub(crate) fn body_begins(&mut self, status: u16, writer: &BodyWriter) {
+        self.ends_response = writer.ends_with_connection();
+        self.replied = Some((status, 0));
+    }
+
+    /// So many bytes of a response's body are in the output, or were.
+    pub(crate) fn body_goes_on(&mut self, sent: u64) {
+        if let Some(replied) = &mut self.replied {
+            replied.1 = sent;
+        }
     }
 
     /// Where output is written.

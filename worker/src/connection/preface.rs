@@ -4,7 +4,7 @@ use http1::{Exchange, Refusal};
 use net::{Peer, parse_proxy};
 use scoreboard::Counter;
 
-use super::{Connection, State};
+use super::{Connection, Stage, State};
 use crate::access::reason;
 use crate::core::Core;
 use crate::peer::PeerText;
@@ -29,7 +29,7 @@ impl Connection {
                     self.peer_text = PeerText::of(&self.peer);
                     self.proxied = header.destination.map(Box::new);
                 }
-                self.state = State::Head { is_idle: true };
+                self.state = State::Head(Stage::New);
                 header.len
             }
             Err(error) => {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::task::{Context, Poll};
 
-use http1::{BodyWriter, Encoder, Exchange, Finish, ResponseError, Stamp, Version};
+use http1::{BodyWriter, Encoder, Exchange, Finish, ResponseError, Stamp};
 use scoreboard::Counter;
 
 use super::{
@@ -62,17 +62,22 @@ impl Connection {
             Ok(writer) => writer,
             Err(error) => {
                 core.kernel.log.error(format_args!("Error handling request: {error}"));
+                core.end(content);
                 let status = self.answer(Response::error(500), exchange, body, tag, core);
                 return core.answered(tag, status);
             }
         };
+        self.ends_response = writer.ends_with_connection();
         let status = response.status;
         let work = match content {
             Body::Stream(stream) => {
                 let stream = *stream;
+                let mut producer = Some(stream.producer);
+                if !writer.sends_body() {
+                    core.end(producer.take()); // For HEAD and the like nothing is produced.
+                }
                 Work::Streaming(Box::new(Streaming {
-                    // For HEAD and the like nothing is produced.
-                    producer: writer.sends_body().then_some(stream.producer),
+                    producer,
                     pipe: stream.pipe,
                     writer,
                     status,
@@ -157,17 +162,14 @@ impl Connection {
             if surplus != 0 {
                 core.warn_body(&handling.label, "is longer than its Content-Length: it was cut");
                 // It has all it can have.
-                streaming.producer = None;
+                core.end(streaming.producer.take());
             }
         }
         if streaming.producer.is_some() {
             return;
         }
         let (writer, status) = (streaming.writer, streaming.status);
-        // The end of such a body is the connection's: an orderly one would make it look whole.
-        let ends_in_reset = streaming.has_failed
-            && handling.exchange.version == Version::Http10
-            && writer.remaining().is_none();
+        let ends_in_reset = streaming.has_failed && self.ends_response;
         let finish = if streaming.has_failed {
             Finish::Truncated { missing: 0 }
         } else {

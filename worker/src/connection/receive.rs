@@ -5,7 +5,7 @@ use std::io;
 use http1::{BodyDecoder, Exchange, Framing, Head, Parsed, Progress, parse_head};
 use scoreboard::Counter;
 
-use super::{Connection, Gathering, Incoming, OUTPUT_HIGH_BYTES, SKIP_BYTES_MAX, State};
+use super::{Connection, Gathering, Incoming, OUTPUT_HIGH_BYTES, SKIP_BYTES_MAX, Stage, State};
 use crate::access::{STATUS_ABORTED, reason};
 use crate::body::{BodyError, Channel};
 use crate::buffer::Buffer;
@@ -19,8 +19,8 @@ impl Connection {
     pub(super) fn wants_bytes(&self) -> bool {
         match &self.state {
             State::Preface => true,
-            State::Head { .. } => self.output_left() < OUTPUT_HIGH_BYTES,
-            State::Gathering(_) | State::Skipping { .. } | State::Lingering => true,
+            State::Head(_) => self.output_left() < OUTPUT_HIGH_BYTES,
+            State::Gathering(_) | State::Skipping { .. } | State::Lingering { .. } => true,
             State::Handling(handling) => {
                 self.input.is_empty() && handling.body.as_ref().is_some_and(Incoming::has_room)
             }
@@ -77,14 +77,19 @@ impl Connection {
             let rest = &bytes[used..];
             let step = match &self.state {
                 State::Preface => self.feed_preface(rest, core),
-                State::Head { .. } if OUTPUT_HIGH_BYTES <= self.output_left() => 0,
-                State::Head { .. } => self.feed_head(rest, core),
+                State::Head(_) if OUTPUT_HIGH_BYTES <= self.output_left() => 0,
+                State::Head(_) if !core.has_time() => 0,
+                State::Head(_) => self.feed_head(rest, core),
                 State::Gathering(_) => self.feed_gathering(rest, core),
                 State::Handling(_) => self.feed_handler(rest, core),
                 State::Hosted(_) => 0, // Pipelined requests wait.
-                State::Skipping { .. } => self.feed_skipping(rest, core),
+                State::Skipping { .. } => self.feed_skipping(rest),
                 // What follows the last request is of no interest.
-                State::Finishing { .. } | State::Lingering | State::Dead => rest.len(),
+                State::Finishing { .. } | State::Dead => rest.len(),
+                &State::Lingering { until } => {
+                    self.linger(until, core);
+                    rest.len()
+                }
             };
             if step == 0 {
                 break;
@@ -104,9 +109,10 @@ impl Connection {
                     self.begin_all(&head, bytes, core)
                 }
                 Ok(Parsed::Partial) => {
-                    if matches!(self.state, State::Head { is_idle: true }) {
+                    if !matches!(self.state, State::Head(Stage::Arriving)) {
                         // From its first byte on; a slow sender does not renew it.
-                        self.state = State::Head { is_idle: false };
+                        self.state = State::Head(Stage::Arriving);
+                        self.since = core.now();
                         self.state_deadline = core.after(core.limits.header);
                     }
                     0
@@ -130,9 +136,9 @@ impl Connection {
         loop {
             self.begin(head, raw, core);
             let is_next =
-                matches!(self.state, State::Head { .. }) && self.output_left() < OUTPUT_HIGH_BYTES;
+                matches!(self.state, State::Head(_)) && self.output_left() < OUTPUT_HIGH_BYTES;
             match rest.strip_prefix(raw) {
-                Some(behind) if is_next => rest = behind,
+                Some(behind) if is_next && core.has_time() => rest = behind,
                 _ => return bytes.len() - rest.len(),
             }
         }
@@ -141,7 +147,7 @@ impl Connection {
     /// A request's head is there.
     fn begin(&mut self, head: &Head<'_>, raw: &[u8], core: &mut Core) {
         if !self.admit(head, core) {
-            return self.refuse_scheme(raw, core);
+            return self.refuse_scheme(head, raw, core);
         }
         core.begin(head, &self.peer_text);
         let mut exchange = Exchange::of(head);
@@ -177,6 +183,7 @@ impl Connection {
                     decoder,
                     body,
                     bytes_max,
+                    exchange,
                     tag: Tag::of(head),
                 }));
                 self.state_deadline = core.after(core.limits.body);
@@ -199,18 +206,18 @@ impl Connection {
 
     fn feed_gathering(&mut self, bytes: &[u8], core: &mut Core) -> usize {
         let State::Gathering(gathering) = &mut self.state else { return 0 };
-        let tag = gathering.tag;
+        let (tag, exchange) = (gathering.tag, gathering.exchange);
         let step = match gathering.decoder.decode(bytes) {
             Ok(step) => step,
             Err(error) => {
                 core.warn_invalid(&self.peer_text, &error);
-                self.refuse_body(BodyError::Malformed, Exchange::UNKNOWN, tag, core);
+                self.refuse_body(BodyError::Malformed, exchange, tag, core);
                 return bytes.len();
             }
         };
         let (consumed, is_done) = (step.consumed, step.done);
         if gathering.bytes_max < gathering.body.len() + step.data.len() as u64 {
-            self.refuse_body(BodyError::TooLarge, Exchange::UNKNOWN, tag, core);
+            self.refuse_body(BodyError::TooLarge, exchange, tag, core);
             return bytes.len();
         }
         let count = step.data.len();
@@ -223,7 +230,7 @@ impl Connection {
         }
         if let Err(error) = stored {
             core.kernel.log.error(format_args!("Cannot store a request body: {error}"));
-            self.refuse_body(BodyError::NotStored, Exchange::UNKNOWN, tag, core);
+            self.refuse_body(BodyError::NotStored, exchange, tag, core);
             return bytes.len();
         }
         let before = self.state_deadline;
@@ -312,14 +319,14 @@ impl Connection {
         }
     }
 
-    fn feed_skipping(&mut self, bytes: &[u8], core: &mut Core) -> usize {
+    fn feed_skipping(&mut self, bytes: &[u8]) -> usize {
         let State::Skipping { decoder, left } = &mut self.state else { return 0 };
         match decoder.decode(bytes) {
             Ok(step) => {
                 *left = left.saturating_sub(step.consumed as u64);
                 let is_too_much = *left == 0;
                 if step.done {
-                    self.rest(core);
+                    self.rest();
                 } else if is_too_much {
                     self.state = State::Finishing { lingers: true };
                 }
@@ -336,7 +343,7 @@ impl Connection {
     /// The client has said its last: what is begun and cannot be finished ends here.
     pub(super) fn on_end(&mut self, core: &mut Core) {
         match &mut self.state {
-            State::Head { .. } | State::Preface => {
+            State::Head(_) | State::Preface => {
                 self.record_unfinished(STATUS_ABORTED, reason::ABORTED, core);
                 self.state = State::Finishing { lingers: false };
             }
@@ -354,7 +361,7 @@ impl Connection {
                 }
             }
             State::Skipping { .. } => self.state = State::Finishing { lingers: false },
-            State::Lingering => self.state = State::Dead,
+            State::Lingering { .. } => self.state = State::Dead,
             State::Finishing { .. } | State::Dead => (),
         }
     }

@@ -6,7 +6,7 @@ use http1::{Exchange, Head};
 use logging::access::{Subject, What};
 use net::Peer;
 
-use super::{Connection, State};
+use super::{Connection, Stage, State};
 use crate::access::{Answered, STATUS_ABORTED, STATUS_CUT, reason};
 use crate::core::Core;
 use crate::peer::PeerText;
@@ -154,14 +154,14 @@ impl Connection {
     }
 
     /// The worker leaves: what it had in hand has its line.
-    pub(super) fn record_cut(&mut self, core: &mut Core) {
+    pub(crate) fn record_cut(&mut self, core: &mut Core) {
         self.record_loss(STATUS_CUT, reason::CUT, core);
     }
 
     /// Nothing more will come of a head that has begun to arrive.
     pub(super) fn record_unfinished(&mut self, status: u16, reason: &'static str, core: &mut Core) {
         if core.access.is_none()
-            || !matches!(self.state, State::Head { is_idle: false })
+            || !matches!(self.state, State::Head(Stage::Arriving))
             || self.input.is_empty()
         {
             return;
@@ -175,21 +175,21 @@ impl Connection {
 
     fn record_loss(&mut self, status: u16, reason: &'static str, core: &mut Core) {
         self.record_unfinished(status, reason, core);
-        if let State::Handling(handling) = &self.state
-            && let Some((status, sent)) = handling.work.progress()
-        {
+        let begun = match &self.state {
+            State::Handling(handling) => {
+                let progress = handling.work.progress();
+                progress.map(|(status, sent)| (status, sent, handling.tag.route))
+            }
+            State::Hosted(_) => self.replied.map(|(status, sent)| (status, sent, 0)),
+            _ => None,
+        };
+        if let Some((status, sent, route)) = begun {
             // Its head went out; what is lost is a part of the body.
-            let route = handling.tag.route;
             self.record_answer(status, sent, reason, route);
         }
-        if let State::Hosted(hosted) = &self.state
-            && let Some((status, sent)) = hosted.progress()
-        {
-            self.record_answer(status, sent, reason, 0);
-        }
-        if self.ledger.is_some()
-            && let Some(access) = &mut core.access
-        {
+        let unsent = self.output_left();
+        if let (Some(ledger), Some(access)) = (&mut self.ledger, &mut core.access) {
+            ledger.take_back(unsent);
             let lost = Answered { status, sent: 0, reason, route: 0 };
             access.write_lost(&mut self.ledger, &*core.service, lost, sys::clock::monotonic());
         }

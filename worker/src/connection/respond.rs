@@ -8,7 +8,7 @@ use http1::{Encoder, Exchange, Finish, Head, HeadError, Refusal, ResponseError, 
 use scoreboard::Counter;
 
 use super::produce::Asked;
-use super::{Connection, Handling, Incoming, LINGER, Label, REQUEST_ID, State, Work};
+use super::{Connection, Handling, Incoming, LINGER_MAX, Label, REQUEST_ID, Stage, State, Work};
 use crate::access::reason;
 use crate::body::BodyError;
 use crate::core::{Core, Tag};
@@ -16,6 +16,9 @@ use crate::executor::TaskWaker;
 use crate::panics;
 use crate::response::{Body, Response};
 use crate::service::{Answer, Content};
+
+/// Output from this size on, in bytes, goes to the kernel a little at a time.
+const LARGE_OUTPUT_BYTES: usize = 256 * 1024;
 
 impl Connection {
     /// Runs the handler.
@@ -200,7 +203,7 @@ impl Connection {
         core: &mut Core,
     ) {
         match (after, finish) {
-            (None, Finish::KeepAlive) => self.rest(core),
+            (None, Finish::KeepAlive) => self.rest(),
             (Some(after), Finish::KeepAlive) => {
                 self.state = after;
                 self.state_deadline = core.after(core.limits.body);
@@ -214,11 +217,10 @@ impl Connection {
         }
     }
 
-    /// The connection waits for its next request.
-    pub(super) fn rest(&mut self, core: &mut Core) {
-        self.state = State::Head { is_idle: true };
-        let deadline = core.now() + core.limits.keep_alive;
-        self.state_deadline = Some(core.drain.idle_deadline(deadline));
+    /// The connection waits for its next request. The time for it begins when the client has its answer.
+    pub(super) fn rest(&mut self) {
+        self.state = State::Head(Stage::Answered);
+        self.state_deadline = None;
     }
 
     /// The head of a request broke the rules.
@@ -231,16 +233,18 @@ impl Connection {
         } else {
             reason::BAD_REQUEST
         };
-        self.refuse(Refusal::new(error.status(), error.reason()), Exchange::UNKNOWN, reason, core);
+        let refusal = Refusal::new(error.status(), error.reason());
+        self.refuse(refusal, Exchange::of_refused(bytes), reason, core);
     }
 
     /// Trusted fields contradict each other about the scheme.
-    pub(super) fn refuse_scheme(&mut self, raw: &[u8], core: &mut Core) {
+    pub(super) fn refuse_scheme(&mut self, head: &Head<'_>, raw: &[u8], core: &mut Core) {
         core.block.add(Counter::RefusedBadRequest, 1);
         core.warn_invalid(&self.peer_text, &"contradictory scheme headers");
         self.record_raw(raw, core);
         let refusal = Refusal::new(400, "contradictory scheme headers");
-        self.refuse(refusal, Exchange::UNKNOWN, reason::BAD_REQUEST, core);
+        let exchange = Exchange { keep_alive: false, ..Exchange::of(head) };
+        self.refuse(refusal, exchange, reason::BAD_REQUEST, core);
     }
 
     /// The body of a request will not be read to its end.
@@ -284,7 +288,7 @@ impl Connection {
         let before = out.len();
         let _ = refusal.write(out, exchange, core.date.stamp());
         self.record_refusal(refusal.status, reason, before, core);
-        self.state = State::Finishing { lingers: true };
+        self.enter(State::Finishing { lingers: true }, core);
         self.state_deadline = None;
     }
 
@@ -293,20 +297,36 @@ impl Connection {
         self.output.len() - self.written
     }
 
-    /// Writes what the client takes, and closes after the last response.
+    /// Writes what the client takes; when it has all, closes after the last response, or waits for the next request.
     pub(crate) fn flush(&mut self, core: &mut Core) {
         if !self.flush_output(core) {
             return;
         }
         self.send_file(core);
         // The file may have been the last that was to be sent.
-        self.finish(core);
+        match &mut self.state {
+            State::Head(stage @ Stage::Answered)
+                if self.output.is_empty() && !core.share.is_over() =>
+            {
+                *stage = Stage::Idle;
+                self.since = core.now();
+                let deadline = self.since + core.limits.keep_alive;
+                self.state_deadline = Some(core.drain.idle_deadline(deadline));
+            }
+            &mut State::Finishing { lingers } => self.finish(lingers, core),
+            _ => (),
+        }
     }
 
     /// Writes the output; `true` when nothing of it is left.
     fn flush_output(&mut self, core: &mut Core) -> bool {
         if self.output.is_empty() {
             return true;
+        }
+        if self.written == 0 && LARGE_OUTPUT_BYTES <= self.output.len() {
+            // The kernel says "writable" when a third of its memory for the client is free. Of megabytes that takes a
+            // client longer than the write timeout, however steadily it reads.
+            self.stream.bound_unsent();
         }
         while self.is_writable && self.written < self.output.len() {
             match self.stream.write(&self.output[self.written..]) {
@@ -339,16 +359,15 @@ impl Connection {
     }
 
     /// Closes our side after the last response.
-    fn finish(&mut self, core: &mut Core) {
-        if let State::Finishing { lingers } = self.state {
-            self.state = if lingers && !self.has_ended && self.stream.half_close().is_ok() {
-                // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
-                self.state_deadline = Some(core.now() + LINGER);
-                State::Lingering
-            } else {
-                State::Dead
-            };
-        }
+    fn finish(&mut self, lingers: bool, core: &mut Core) {
+        self.state = if lingers && !self.has_ended && self.stream.half_close().is_ok() {
+            // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
+            let until = core.now() + LINGER_MAX;
+            self.linger(until, core);
+            State::Lingering { until }
+        } else {
+            State::Dead
+        };
     }
 }
 

@@ -23,6 +23,11 @@ impl EventLoop {
         self.core.kernel.settings.worker_connections
     }
 
+    /// So many are held.
+    pub(super) fn is_full(&self) -> bool {
+        self.capacity() <= self.connections.len()
+    }
+
     /// A shard has connections, or had a moment ago.
     pub(super) fn on_arrival(&mut self, shard: usize) {
         let count = self.shards.on_wake(&self.poll, shard, self.core.now());
@@ -42,7 +47,7 @@ impl EventLoop {
         for taken in 0..accepts_max {
             // At the last stop nobody else would take them.
             if !self.core.drain.is_draining() {
-                if self.capacity() <= self.connections.len() {
+                if self.is_full() {
                     self.shards.set_full(&self.poll, true);
                     return taken;
                 }
@@ -53,28 +58,30 @@ impl EventLoop {
                     return taken; // What waits is reported again, here or to a worker with more time.
                 }
             }
-            match self.shards.accept(&self.poll, shard, self.core.now()) {
-                Ok(Some((accepted, peer))) => {
-                    self.accept_fails = false;
-                    // Before each call a host is out of the queue anyway.
-                    if self.welcome(accepted, peer) && self.core.gate.is_none() {
-                        self.shards.kept(&self.poll, shard);
-                    }
-                }
-                Ok(None) => return taken,
-                Err(error) => {
-                    // Once for a whole run of failures: they come ten times a second.
-                    if !std::mem::replace(&mut self.accept_fails, true) {
-                        self.core
-                            .kernel
-                            .log
-                            .error(format_args!("Cannot accept connections: {error}"));
-                    }
-                    return taken;
-                }
+            let Some((accepted, peer)) = self.accept(shard) else { return taken };
+            // Before each call a host is out of the queue anyway.
+            if self.welcome(accepted, peer) && self.core.gate.is_none() {
+                self.shards.kept(&self.poll, shard);
             }
         }
         accepts_max
+    }
+
+    /// Takes one connection from a shard, if there is one.
+    pub(super) fn accept(&mut self, shard: usize) -> Option<(Accepted, Peer)> {
+        match self.shards.accept(&self.poll, shard, self.core.now()) {
+            Ok(taken) => {
+                self.accept_fails &= taken.is_none();
+                taken
+            }
+            Err(error) => {
+                // Once for a whole run of failures: they come ten times a second.
+                if !std::mem::replace(&mut self.accept_fails, true) {
+                    self.core.kernel.log.error(format_args!("Cannot accept connections: {error}"));
+                }
+                None
+            }
+        }
     }
 
     /// So many connections at once, but with a host one: its request is carried out first.
@@ -91,7 +98,7 @@ impl EventLoop {
         let Some(gate) = &self.core.gate else { return };
         let is_busy = !gate.is_free();
         if is_busy != std::mem::replace(&mut self.host_is_busy, is_busy) {
-            let is_full = is_busy || self.capacity() <= self.connections.len();
+            let is_full = is_busy || self.is_full();
             self.shards.set_full(&self.poll, is_full);
         }
     }
@@ -103,7 +110,7 @@ impl EventLoop {
 
     /// A new connection. Its first request has often come along, so it is read from before it is waited for.
     /// Returns whether it is there to stay, as far as anyone knows.
-    fn welcome(&mut self, accepted: Accepted, peer: Peer) -> bool {
+    pub(super) fn welcome(&mut self, accepted: Accepted, peer: Peer) -> bool {
         self.core.block.add(Counter::ConnectionsAccepted, 1);
         let stream = match accepted.kind {
             Kind::Tcp => Stream::tcp(accepted.fd),
@@ -126,6 +133,9 @@ impl EventLoop {
 
     /// As [`EventLoop::sweep`], for so many connections from each.
     pub(super) fn sweep_for(&mut self, accepts_max: usize) {
+        if self.is_full() && !self.core.drain.is_draining() {
+            self.make_room();
+        }
         for shard in 0..self.shards.len() {
             self.accept_some(shard, accepts_max);
         }

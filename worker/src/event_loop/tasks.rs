@@ -81,11 +81,14 @@ impl EventLoop {
         self.core.has_asked = true;
         let mut context = Context::from_waker(&spawned.waker);
         let polled = panics::catch(|| spawned.future.as_mut().poll(&mut context));
+        // It belongs to no request: hints of its own are nobody's.
+        self.core.kernel.interim.borrow_mut().clear();
         if let Err(panic) = &polled {
             self.core.kernel.log.error(format_args!("A task failed: {}", panic.text()));
         }
         if !matches!(polled, Ok(Poll::Pending)) {
-            self.spawned.remove(index);
+            let ended = self.spawned.remove(index);
+            self.core.end(ended);
         }
     }
 }

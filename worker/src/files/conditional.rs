@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http1::{Fields, Method};
 
+use super::dates;
+
 /// Age of a file from which on its date tells it from its former content: clocks of file systems and of HTTP are coarse.
 const DATE_IS_STRONG_AFTER: Duration = Duration::from_secs(2);
 
@@ -54,12 +56,13 @@ pub(super) enum Verdict {
     Unsatisfiable,
 }
 
-/// Judges a request for a file with these validators and this length, in the order of §13.2.2.
+/// Judges a request at `now` for a file with these validators and this length, in the order of §13.2.2.
 pub(super) fn decide(
     method: Method<'_>,
     fields: Fields<'_>,
     validators: &Validators,
     len: u64,
+    now: SystemTime,
 ) -> Verdict {
     let is_read = matches!(method, Method::Get | Method::Head);
     if fields.get("If-Match").is_some() {
@@ -67,7 +70,7 @@ pub(super) fn decide(
             return Verdict::Failed;
         }
     } else if let (Some(since), Some(modified)) =
-        (date(fields, "If-Unmodified-Since"), validators.modified)
+        (date(fields, "If-Unmodified-Since", now), validators.modified)
         && since < modified
     {
         return Verdict::Failed;
@@ -78,26 +81,28 @@ pub(super) fn decide(
         }
     } else if is_read
         && let (Some(since), Some(modified)) =
-            (date(fields, "If-Modified-Since"), validators.modified)
+            (date(fields, "If-Modified-Since", now), validators.modified)
         && modified <= since
     {
         return Verdict::NotModified;
     }
     // Range is defined for GET alone (§14.2).
     match only(fields, "Range") {
-        Some(range) if method == Method::Get && is_same(fields, validators) => part(range, len),
+        Some(range) if method == Method::Get && is_same(fields, validators, now) => {
+            part(range, len)
+        }
         _ => Verdict::Whole,
     }
 }
 
 /// Whether the client's part is one of this content: `If-Range`, or no such field.
-fn is_same(fields: Fields<'_>, validators: &Validators) -> bool {
+fn is_same(fields: Fields<'_>, validators: &Validators, now: SystemTime) -> bool {
     let Some(value) = fields.get("If-Range") else { return true };
     if value.first() == Some(&b'"') {
         return value == validators.etag.as_bytes();
     }
     // A weak tag is no date, and so no match either.
-    let known = date(fields, "If-Range");
+    let known = date(fields, "If-Range", now);
     validators.is_date_strong && known.is_some() && known == validators.modified
 }
 
@@ -138,9 +143,8 @@ fn only<'a>(fields: Fields<'a>, name: &str) -> Option<&'a [u8]> {
     values.next().filter(|_| values.next().is_none())
 }
 
-fn date(fields: Fields<'_>, name: &str) -> Option<SystemTime> {
-    let text = std::str::from_utf8(only(fields, name)?).ok()?;
-    httpdate::parse_http_date(text).ok()
+fn date(fields: Fields<'_>, name: &str, now: SystemTime) -> Option<SystemTime> {
+    dates::parse(std::str::from_utf8(only(fields, name)?).ok()?, now)
 }
 
 /// Reads `bytes=first-last`, `bytes=first-` or `bytes=-count`; several ranges, other units and nonsense are the whole.
@@ -208,7 +212,9 @@ mod tests {
         let parsed =
             parse_head(raw.as_bytes(), &rules, &mut Progress::default(), &mut storage).unwrap();
         let Parsed::Complete(head) = parsed else { panic!("{raw}") };
-        decide(head.method(), head.fields(), &validators, LEN)
+        // The day before the first of 2027.
+        let now = httpdate::parse_http_date("Thu, 31 Dec 2026 00:00:00 GMT").unwrap();
+        decide(head.method(), head.fields(), &validators, LEN, now)
     }
 
     #[track_caller]
@@ -237,6 +243,9 @@ mod tests {
         check(&format!("If-Modified-Since: {MODIFIED}\r\n"), Verdict::NotModified);
         check(&format!("If-Modified-Since: {BEFORE}\r\n"), Verdict::Whole);
         check("If-Modified-Since: yesterday\r\n", Verdict::Whole);
+        check("If-Unmodified-Since: yesterday\r\n", Verdict::Whole);
+        let twice = format!("If-Modified-Since: {MODIFIED}\r\n").repeat(2);
+        check(&twice, Verdict::Whole);
         check(&format!("If-Unmodified-Since: {MODIFIED}\r\n"), Verdict::Whole);
         check(&format!("If-Unmodified-Since: {BEFORE}\r\n"), Verdict::Failed);
         check(
@@ -246,6 +255,18 @@ mod tests {
         check(&format!("If-Match: *\r\nIf-Unmodified-Since: {BEFORE}\r\n"), Verdict::Whole);
         let posted = judged("POST", &format!("If-Modified-Since: {MODIFIED}\r\n"), true);
         assert_eq!(posted, Verdict::Whole);
+    }
+
+    #[test]
+    fn dates_are_understood_in_all_three_formats() {
+        for date in [MODIFIED, "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            check(&format!("If-Modified-Since: {date}\r\n"), Verdict::NotModified);
+        }
+        for date in
+            ["Sunday, 06-Nov-94 08:49:36 GMT", "Sun Nov  6 08:49:36 1994", "Sunday, 06-Nov-9 08"]
+        {
+            check(&format!("If-Modified-Since: {date}\r\n"), Verdict::Whole);
+        }
     }
 
     #[test]

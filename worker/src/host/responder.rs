@@ -145,6 +145,7 @@ impl Responder<'_> {
             Some(length) => encoder.length(length),
             None => encoder.chunked(),
         };
+        self.connection.body_begins(status, &writer);
         self.reply.writer = Some(writer);
         self.reply.status = status;
         self.connection.record_head(before, self.core);
@@ -197,6 +198,7 @@ impl Responder<'_> {
             let surplus = writer.write(self.connection.output_memory(), piece);
             if writer.sends_body() {
                 self.reply.sent += (piece.len() - surplus) as u64;
+                self.connection.body_goes_on(self.reply.sent);
             }
         }
     }

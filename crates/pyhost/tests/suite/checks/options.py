@@ -1,6 +1,7 @@
 """gunicorn's options that change how an application is served: threads, preload, reload, its files and variables, its logs."""
 
 import os
+import re
 import signal
 import threading
 
@@ -226,6 +227,54 @@ def request_has_one_id(client, target, fields, want):
         if target == "/":
             equal(reply.body.decode(), said[0], "HTTP_X_REQUEST_ID in the environ")
             true(len(said[0]) > 4, f"the id is {said[0]!r}")
+
+
+BIG = """
+from harness.app import plain
+
+PIECE = b"x" * 100_000
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] != "/big":
+        return plain(start_response, "small")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return (PIECE for _ in range(1000))
+"""
+
+
+@check(GOAL)
+def access_log_knows_what_of_a_lost_response_was_sent(client):
+    with project(big_project=BIG) as folder:
+        options = ["--access-logfile", "-", "--access-logformat", "%(U)s %(s)s %(b)s."]
+        with client.start("big_project", directory=folder, env=path(), options=options, workers=1) as server:
+            with client.at(server).connect() as connection:
+                connection.send(request("GET", "/big"))
+                connection.exactly(200_000)
+                connection.reset()
+            true(until(lambda: "/big 200 " in server.log(), 5), f"no line with the status that was sent:\n{server.log_tail()}")
+            sent = int(re.search(r"/big 200 ([0-9]+)\.", server.log())[1])
+            true(100_000 <= sent < 100_000_000, f"{sent} bytes of the body are said to be sent")
+
+
+@check(GOAL, seconds=40)
+def waiting_for_a_busy_worker_has_an_end(client):
+    """A client that does not take its answer keeps a worker's application busy: who waits behind it is told."""
+    with project(big_project=BIG) as folder:
+        options = ["--request-timeout", "1", "--write-timeout", "20"]
+        with client.start("big_project", directory=folder, env=path(), options=options, workers=1) as server:
+            at = client.at(server)
+            with at.connect(receive_buffer=4096) as waiting, at.connect(receive_buffer=4096) as greedy:
+                # Both are accepted while the application is free.
+                waiting.send(request("GET", "/"))
+                equal(waiting.reply().body, b"small", "body")
+                greedy.send(request("GET", "/big"))
+                greedy.exactly(1000)
+                waiting.send(request("GET", "/"))
+                reply = waiting.reply()
+                equal(reply.status, 503, "status")
+                equal(reply.field("Retry-After"), "1", "Retry-After")
+                true(server.log_has("[WARNING] Request timed out: GET /"), f"the log does not say so:\n{server.log_tail()}")
+            equal(at.get("/").body, b"small", "body once the other is gone")
 
 
 @check(GUNICORN)
