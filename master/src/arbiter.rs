@@ -133,6 +133,7 @@ impl Arbiter {
                 return self.leave(code);
             }
             self.manager.feed_watchdog();
+            self.manager.retry();
             self.journal.pump();
             for event in self.wait() {
                 self.handle(event);
@@ -164,6 +165,7 @@ impl Arbiter {
             .map_or(TICK, |deadline| deadline.saturating_duration_since(now))
             .min(TICK)
             .min(self.manager.watchdog_wait().unwrap_or(TICK))
+            .min(self.manager.retry_wait().unwrap_or(TICK))
             .min(self.hooks.longest_wait().unwrap_or(TICK));
         // A request that was read already makes no descriptor readable.
         let wait = if self.control.has_more() { Duration::ZERO } else { wait };

@@ -26,10 +26,14 @@ use crate::event_loop::{ALARM, EventLoop, FIRST_DATABASE, Turn};
 use crate::executor::ReadyQueue;
 use crate::host::{Gate, Host};
 use crate::log::Log;
+use crate::notices::Notices;
 use crate::service::Service;
 
 /// Why an application could not be built; any error becomes one by `?`.
 pub type BootError = Box<dyn std::error::Error>;
+
+/// What the log says of a worker that the system did not let boot.
+const BOOT_FAILED: &str = "Worker failed to boot";
 
 /// Longest wait for the first attempt at the database before the worker says that it is ready.
 const DATABASE_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -91,21 +95,12 @@ fn serve(
     let _ = sys::limits::raise_open_files();
     let name = settings.proc_name.as_deref().unwrap_or("monoceros");
     sys::title::set(&format!("monoceros: worker [{name}]"));
-    let tell = |message: &str| {
-        if let Some(notifier) = &notifier {
-            // A master that is gone is noticed by the lifeline.
-            let _ = notifier.send(message);
-        }
-    };
-    let failed = |log: &Log, code: i32, what: &str, why: &str| {
-        log.error(format_args!("{what}: {why}"));
-        tell(&format!("ERRNO={code}\nSTATUS={what}: {}", why.replace('\n', " ")));
-        code
-    };
+    let mut notices = Notices::new(notifier);
     let parts = match Parts::make(settings, log, block) {
         Ok(parts) => parts,
         Err((log, error)) => {
-            return failed(&log, exit::WORKER_BOOT, "Worker failed to boot", &error.to_string());
+            let why = error.to_string();
+            return failed(&log, &mut notices, exit::WORKER_BOOT, BOOT_FAILED, &why);
         }
     };
     let kernel = Rc::clone(&parts.kernel);
@@ -118,30 +113,31 @@ fn serve(
                 exit::APP_LOAD => "Application cannot be loaded",
                 _ => "Exception in worker process",
             };
-            return failed(&kernel.log, code, what, &Chain(&*error).to_string());
+            let why = Chain(&*error).to_string();
+            return failed(&kernel.log, &mut notices, code, what, &why);
         }
     };
     let access = AccessLog::open(&kernel.settings, slot, generation, &kernel.log);
     let mut core = Core::new(service, Rc::clone(&kernel), block, parts.queue, access);
     core.gate = host.map(Gate::new);
     let event_loop = EventLoop::new(parts.poll, core, listeners, parts.signals, lifeline);
-    let code = match event_loop {
-        Ok(mut event_loop) => match until_ready(&mut event_loop) {
-            Ok(Turn::GoOn) => {
-                block.set_state(State::Ready);
-                if let Some(group) = &own {
-                    kernel.log.info(format_args!("Listening at: {} ({pid})", group.addr()));
-                }
-                tell("READY=1");
-                go_on(&mut event_loop)
+    let booted = event_loop.and_then(|mut event_loop| {
+        let turn = until_ready(&mut event_loop)?;
+        Ok((event_loop, turn))
+    });
+    let code = match booted {
+        Ok((mut event_loop, Turn::GoOn)) => {
+            block.set_state(State::Ready);
+            if let Some(group) = &own {
+                kernel.log.info(format_args!("Listening at: {} ({pid})", group.addr()));
             }
-            Ok(Turn::Over) => exit::OK,
-            Err(error) => {
-                failed(&kernel.log, exit::WORKER_BOOT, "Worker failed to boot", &error.to_string())
-            }
-        },
+            notices.say("READY=1", Instant::now());
+            go_on(&mut event_loop, &mut notices)
+        }
+        Ok((_, Turn::Over)) => exit::OK,
         Err(error) => {
-            failed(&kernel.log, exit::WORKER_BOOT, "Worker failed to boot", &error.to_string())
+            let why = error.to_string();
+            failed(&kernel.log, &mut notices, exit::WORKER_BOOT, BOOT_FAILED, &why)
         }
     };
     kernel.database.close();
@@ -151,6 +147,13 @@ fn serve(
     }
     kernel.log.info(format_args!("Worker exiting (pid: {pid})"));
     kernel.log.finish();
+    code
+}
+
+/// Says that there will be no worker, and why; returns `code`.
+fn failed(log: &Log, notices: &mut Notices, code: i32, what: &str, why: &str) -> i32 {
+    log.error(format_args!("{what}: {why}"));
+    notices.say_at_the_end(&format!("ERRNO={code}\nSTATUS={what}: {}", why.replace('\n', " ")));
     code
 }
 
@@ -216,9 +219,12 @@ fn until_ready(event_loop: &mut EventLoop) -> std::io::Result<Turn> {
     Ok(Turn::GoOn)
 }
 
-fn go_on(event_loop: &mut EventLoop) -> i32 {
+fn go_on(event_loop: &mut EventLoop, notices: &mut Notices) -> i32 {
     let code = loop {
-        match event_loop.turn(None) {
+        // Nothing, once READY was taken.
+        let wait = notices.wait(event_loop.core().now());
+        match event_loop.turn(wait) {
+            Ok(Turn::GoOn) if wait.is_some() => notices.retry(event_loop.core().now()),
             Ok(Turn::GoOn) => (),
             Ok(Turn::Over) => break exit::OK,
             Err(error) => {

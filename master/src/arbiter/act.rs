@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use scoreboard::{Counter, Fact};
+use scoreboard::{Counter, Fact, State};
 use shared::contract::Order;
 use sys::Signal;
 
@@ -222,17 +222,26 @@ impl Arbiter {
         )
     }
 
-    /// Takes every worker's heartbeat from the scoreboard.
+    /// Takes every worker's heartbeat from the scoreboard, and its READY should the message have been lost.
+    ///
+    /// Anybody on this machine can fill the queue of the notify socket; here only our own processes write.
     pub(super) fn listen_for_heartbeats(&mut self) {
         let (real, now) = (sys::clock::monotonic(), self.now());
+        let mut unheard = Vec::new();
         for (id, process) in &self.processes {
             let block = process.block.and_then(|block| self.scoreboard.block(block));
+            if !process.is_ready && block.is_some_and(|block| block.state() == State::Ready) {
+                unheard.push(*id);
+            }
             let beat = block.map_or(0, |block| block.heartbeat());
             if beat != 0 {
                 // A worker may scribble: a beat from the future is one from now.
                 let age = Duration::from_nanos(real.saturating_sub(beat));
                 self.fleet.heard(*id, now.checked_sub(age).unwrap_or(self.fleet.resumed_at));
             }
+        }
+        for id in unheard {
+            self.worker_is_ready(id);
         }
     }
 

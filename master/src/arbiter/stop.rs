@@ -23,6 +23,9 @@ const HURRY: Duration = Duration::from_secs(2);
 /// Longest wait for a killed process: one that hangs in the kernel must not keep the master for ever.
 const KILLED_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Longest wait for the service manager to take what it was not told yet, at the very end.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+
 /// What is known of the stop under way.
 #[derive(Debug)]
 pub(super) struct StopBook {
@@ -245,6 +248,7 @@ impl Arbiter {
         }
         // A hook of its own: it finds nobody beside it.
         self.hooks.run_to_end(hooks_end_max);
+        self.manager.retry_within(LAST_WORDS_MAX);
         self.journal.flush();
         code
     }
