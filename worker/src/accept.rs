@@ -24,6 +24,10 @@ struct Shard {
     listener: Listener,
     is_own: bool,
     is_armed: bool,
+    /// Number of its address, in the order of the listeners.
+    address: usize,
+    /// No newer worker holds it.
+    is_retired: bool,
 }
 
 /// What the wait set holds, as far as listeners go.
@@ -54,9 +58,18 @@ pub(crate) struct Shards {
 impl Shards {
     /// `listeners`, each with whether this worker owns it. Their tokens are `first_token` and on, in order.
     pub(crate) fn new(listeners: Vec<(Listener, bool)>, first_token: u64, now: Instant) -> Self {
+        let mut addresses = Vec::new();
         let (mut shards, mut others): (Vec<_>, Vec<_>) = listeners
             .into_iter()
-            .map(|(listener, is_own)| Shard { listener, is_own, is_armed: false })
+            .map(|(listener, is_own)| {
+                let own = listener.local_addr();
+                let known = addresses.iter().position(|address| address == own);
+                let address = known.unwrap_or_else(|| {
+                    addresses.push(own.clone());
+                    addresses.len() - 1
+                });
+                Shard { listener, is_own, is_armed: false, address, is_retired: false }
+            })
             .partition(|shard| shard.is_own);
         // Or the worker that happens to be first would be first for everybody's connections.
         fastrand::shuffle(&mut others);
@@ -105,6 +118,19 @@ impl Shards {
             self.disarm(poll, |shard| !shard.is_own);
             self.arm(poll, |_| true);
         }
+    }
+
+    /// No newer worker holds the listeners of `address`: the last to close them takes what waits there.
+    pub(crate) fn retire(&mut self, address: u8) {
+        for shard in self.shards.iter_mut().filter(|shard| shard.address == usize::from(address)) {
+            shard.is_retired = true;
+        }
+    }
+
+    /// Indices of the shards that were retired.
+    pub(crate) fn retired(&self) -> Vec<usize> {
+        let retired = self.shards.iter().enumerate().filter(|(_, shard)| shard.is_retired);
+        retired.map(|(index, _)| index).collect()
     }
 
     /// Closes our copies. The sockets stay open with the master.

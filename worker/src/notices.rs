@@ -29,8 +29,7 @@ impl Notices {
 
     /// Says `message`, now or as soon as it is taken. Only the latest one waits.
     pub(crate) fn say(&mut self, message: &str, now: Instant) {
-        self.untold =
-            (!self.is_taken(message)).then(|| (message.to_owned(), now + RETRY_EVERY));
+        self.untold = (!self.is_taken(message)).then(|| (message.to_owned(), now + RETRY_EVERY));
     }
 
     /// Says again what was not taken, if it is time.
