@@ -12,6 +12,7 @@ use std::time::Duration;
 use logging::{Frame, Level, Log, Syslog, Target};
 use shared::settings::{LogFormat, LogLevel, Settings};
 
+use crate::config::Loaded;
 use crate::obituary::Obituaries;
 
 /// Repetitions that are all logged; of later ones only every second, fourth, eighth …
@@ -58,13 +59,25 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Whether the log that `settings` name can be opened; changes nothing.
+    /// Whether the logs of `loaded` can be opened. Files that are missing are made, and are the workers' from the start;
+    /// where this process logs does not change.
     ///
     /// # Errors
     ///
-    /// Why it cannot.
-    pub fn can_follow(&self, settings: &Settings) -> io::Result<()> {
-        Log::open(target(settings)).map(drop)
+    /// Which of them cannot, and why.
+    pub fn can_follow(&self, loaded: &Loaded) -> Result<(), String> {
+        let settings = loaded.settings();
+        let owner = loaded.credentials.as_ref().map(|who| (who.uid, who.gid));
+        let opened = Log::open(target(settings)).and_then(|log| match owner {
+            Some((uid, gid)) => log.set_owner(uid, gid),
+            None => Ok(()),
+        });
+        opened.map_err(|error| {
+            let name = settings.errorlog.as_deref().unwrap_or_default();
+            format!("cannot open errorlog {name}: {error}")
+        })?;
+        Obituaries::can_open(settings, owner)
+            .map_err(|error| format!("cannot open the access log: {error}"))
     }
 
     /// Sends what this process and its children print to the log's file, if `settings` ask for it.

@@ -45,6 +45,25 @@ fn a_reload_moves_the_log_and_changes_its_look() {
 }
 
 #[test]
+fn a_reload_that_moves_the_log_makes_the_new_file_the_workers_own() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can change users");
+        return;
+    }
+    let server = Server::start(&["--user", "65534", "--group", "65533", "--", "sleep", "1000"]);
+    let folder = &server.folder;
+    let logs = ["moved.log", "moved-access.log"].map(|name| folder.path(name));
+    folder.write("monoceros.toml", "errorlog = 'moved.log'\naccesslog = 'moved-access.log'\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_until("the end", || text(&logs[0]).contains("Reloaded generation=1"));
+    for log in &logs {
+        let meta = fs::metadata(log).unwrap();
+        assert_eq!((meta.st_uid(), meta.st_gid()), (65534, 65533), "{}", log.display());
+    }
+    server.stop();
+}
+
+#[test]
 fn s18_info_lines_stay_off_standard_error() {
     let folder = Folder::new();
     let [out, err] = ["out", "log"].map(|name| fs::File::create(folder.path(name)).unwrap());

@@ -2,14 +2,18 @@
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use scoreboard::{Counter, Fact, State};
-use shared::contract::Order;
+use shared::contract::{Order, RETIRED_ADDRESSES_MAX};
 use sys::Signal;
 
 use super::{Arbiter, PLANS_PER_TURN_MAX};
-use crate::fleet::{Action, DrainReason, Fleet, Id, Manner, Promotion, Reload, Stage, Worker};
+use crate::fleet::{
+    Action, DrainReason, Fleet, Id, Manner, Promotion, Reload, SpawnFailure, Stage, Worker,
+};
+use crate::generation::{Generation, Listening};
 use crate::hooks::{Hook, worker_facts};
 use crate::proc::{Facts, rss};
 use crate::process::{Orders, Process, WorkerOrders};
@@ -79,10 +83,27 @@ impl Arbiter {
                 if let Some(block) = block {
                     self.scoreboard.release(block, 0);
                 }
-                let wait = self.fleet.spawn_failed(slot, now, fastrand::f64()).as_secs_f64();
+                self.spawn_failed(slot, generation, &error, now);
+            }
+        }
+    }
+
+    fn spawn_failed(&mut self, slot: usize, generation: u32, error: &std::io::Error, now: Instant) {
+        let before = self.fleet.reload;
+        match self.fleet.spawn_failed(slot, generation, now, fastrand::f64()) {
+            SpawnFailure::EndsReload => {
+                let why = format!("cannot spawn a worker: {error}");
+                self.reload_may_have_failed(before, &why);
+            }
+            SpawnFailure::RetryIn(wait) => {
+                let wait = wait.as_secs_f64();
                 let line =
                     format!("Cannot spawn worker slot={slot} retry_in_s={wait:.1} error={error:?}");
-                self.journal.error(&line);
+                match before {
+                    Reload::Idle => self.journal.error(&line),
+                    // The failure of the reload is the error, if it comes to that.
+                    _ => self.journal.warning(&line),
+                }
             }
         }
     }
@@ -131,13 +152,26 @@ impl Arbiter {
             };
             let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
             self.journal.debug(&format!("Draining worker pid={pid} slot={slot} reason={reason}"));
-            if self.reload.retires_addresses {
-                // It is the last to hold the retired addresses: whatever waits there is its own.
-                process.order(Order::Final);
-            }
+        }
+        if let Some(process) = self.processes.get(&id) {
+            self.order_retired(process);
             process.signal(Signal::SIGTERM);
         }
         self.tell(id, Manner::Draining { deadline }, now);
+    }
+
+    /// Before a TERM: whatever waits on the addresses that end with this worker's generation is its own.
+    pub(super) fn order_retired(&self, process: &Process) {
+        let Some(generation) = self.generations.get(&process.generation) else { return };
+        let is_retired = |listening: &Rc<Listening>| {
+            let goes_on =
+                |newest: &Generation| newest.listening.iter().any(|l| Rc::ptr_eq(l, listening));
+            !listening.is_held_elsewhere() && !self.generation().is_some_and(goes_on)
+        };
+        let places = generation.places(is_retired).into_iter();
+        for place in places.take_while(|place| *place < RETIRED_ADDRESSES_MAX) {
+            process.order(Order::Retired(u8::try_from(place).unwrap_or(u8::MAX)));
+        }
     }
 
     fn abort_silent(&mut self, id: Id, silence: Duration, now: Instant) {

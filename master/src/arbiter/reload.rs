@@ -5,6 +5,7 @@
 //! 3. The others follow; each old worker drains only when its successor is ready. A failure on the way stops it there.
 
 use std::error::Error;
+use std::rc::Rc;
 use std::time::Instant;
 
 use shared::settings::{OnReload, SETTINGS};
@@ -31,8 +32,6 @@ pub(super) struct ReloadBook {
     pub(super) candidate: Option<u32>,
     /// When it began.
     pub(super) began: Option<Instant>,
-    /// Whether addresses end with the old generation, so that its workers are the last to hold them.
-    pub(super) retires_addresses: bool,
 }
 
 impl Arbiter {
@@ -80,7 +79,7 @@ impl Arbiter {
         match self.prepare() {
             Ok(number) => {
                 self.reload.candidate = Some(number);
-                self.fleet.begin_reload(number);
+                self.fleet.begin_reload(number, now);
                 if let Some(generation) = self.generations.get(&number) {
                     let facts = [("GENERATION", number.to_string())];
                     self.hooks.call(generation.settings(), Hook::OnReload, &facts);
@@ -96,10 +95,7 @@ impl Arbiter {
         for warning in &loaded.warnings {
             self.journal.warning(warning);
         }
-        self.journal.can_follow(loaded.settings()).map_err(|error| {
-            let name = loaded.settings().errorlog.as_deref().unwrap_or_default();
-            format!("cannot open errorlog {name}: {error}")
-        })?;
+        self.journal.can_follow(&loaded)?;
         let Some(current) = self.generation() else {
             return Err("there is no generation to follow".into());
         };
@@ -112,27 +108,36 @@ impl Arbiter {
         let listening = if current.listening.iter().all(|listening| listening.is_inherited()) {
             current.listening.clone()
         } else {
-            let options = bind_options(&loaded);
-            Listening::open(&loaded.addresses, &current.listening, shards(&loaded), &options)
+            let (options, known) = (bind_options(&loaded), self.known_listening());
+            Listening::open(&loaded.addresses, &known, shards(&loaded, &known), &options)
                 .map_err(|error| crate::generation::OpenError::from(error).explained())?
         };
         let number = self.last_generation + 1;
-        let generation =
-            Generation::new(number, loaded, listening).map_err(|error| chain(&error))?;
-        Arbiter::fits(&generation)?;
-        // It must be there, and be theirs, before the new workers want it.
-        let obituaries = &self.journal.obituaries;
-        let opened = obituaries.open(generation.settings()).and_then(|()| {
-            let who = generation.loaded.credentials.as_ref();
-            who.map_or(Ok(()), |who| obituaries.give_to(who.uid, who.gid))
-        });
-        opened.map_err(|error| format!("cannot open the access log: {error}"))?;
+        let opened = listening.clone();
+        let made = Generation::new(number, loaded, listening)
+            .map_err(|error| chain(&error))
+            .and_then(|generation| Arbiter::fits(&generation).map(|()| generation));
+        let generation = match made {
+            Ok(generation) => generation,
+            Err(why) => {
+                Listening::close_unused(opened);
+                return Err(why);
+            }
+        };
+        drop(opened);
         if generation.wants_embedded() {
             self.want_companion();
         }
         self.last_generation = number;
         self.generations.insert(number, generation);
         Ok(number)
+    }
+
+    /// Everything that any generation listens on, the newest first: an address that an older one has is not bound again.
+    fn known_listening(&self) -> Vec<Rc<Listening>> {
+        let current = self.generation().into_iter();
+        let all = current.chain(self.generations.values().rev());
+        all.flat_map(|generation| &generation.listening).map(Rc::clone).collect()
     }
 
     /// The canary was ready: its generation is the server's from now on.
@@ -148,29 +153,41 @@ impl Arbiter {
             }
             _ => settings.workers.min(SLOTS_MAX),
         };
-        let retired: Vec<_> = old
-            .into_iter()
-            .flat_map(|old| &old.listening)
-            .filter(|listening| {
-                !new.listening.iter().any(|kept| std::rc::Rc::ptr_eq(kept, listening))
-            })
-            .collect();
+        let is_kept = |listening: &&Rc<Listening>| {
+            new.listening.iter().any(|kept| Rc::ptr_eq(kept, listening))
+        };
+        let known = self.known_listening();
         let mut drain_from = now;
-        if !retired.is_empty() {
-            // The last stop of an address: new connections are turned away, begun ones still arrive.
-            for listening in retired.iter().filter(|listening| !listening.is_held_elsewhere()) {
-                if let Err(error) = listening.group.refuse_new() {
-                    self.journal.warning(&format!("Cannot turn connections away error={error:?}"));
-                }
+        for listening in &known {
+            let changed = if is_kept(&listening) {
+                // It may have been given up by a reload whose old workers still finish.
+                listening.revive()
+            } else if listening.is_held_elsewhere() {
+                Ok(())
+            } else {
+                // The last stop of an address: new connections are turned away, begun ones still arrive.
+                drain_from = now + settings.settle_time;
+                listening.retire()
+            };
+            if let Err(error) = changed {
+                let address = listening.group.addr();
+                self.journal.warning(&format!(
+                    "Cannot change who may connect address={address} error={error:?}"
+                ));
             }
-            drain_from = now + settings.settle_time;
-            self.reload.retires_addresses = true;
         }
         let is_new_address = old.is_some_and(|old| old.addresses() != new.addresses());
         if is_new_address {
             self.report_listening(new);
         }
         self.journal.reconfigure(settings);
+        // Workers that open it have their own; this one is for those of them that die.
+        if let Err(error) = self.journal.obituaries.open(settings) {
+            self.journal.error(&format!("Cannot open the access log error={error:?}"));
+        }
+        if let Some(who) = &new.loaded.credentials {
+            self.journal.give_to(who.uid, who.gid);
+        }
         self.set_title(new);
         self.fleet.prove(number, new_limits, drain_from, now);
         let before = self.fleet.target;
@@ -246,7 +263,7 @@ impl Arbiter {
     pub(super) fn close(&self, generation: Generation) {
         for listening in generation.listening {
             let address = listening.group.addr().to_string();
-            let Some(listening) = std::rc::Rc::into_inner(listening) else { continue };
+            let Some(listening) = Rc::into_inner(listening) else { continue };
             self.close_listening(listening, &address);
         }
     }

@@ -167,7 +167,10 @@ impl Arbiter {
         let deadline = now + self.fleet.limits.graceful_timeout;
         for id in self.fleet.stop_all(deadline) {
             let Some(process) = self.processes.get(&id) else { continue };
-            if is_last {
+            if self.upgrade.is_followed() {
+                // A client of an address that goes on finds the new master: its connections wait as in any drain.
+                self.order_retired(process);
+            } else if is_last {
                 process.order(Order::Final);
             }
             process.signal(Signal::SIGTERM);

@@ -95,6 +95,7 @@ impl Fleet {
                 && canary == Some(number)
             {
                 match &slot.state {
+                    State::Vacant | State::Serving(_) if now < self.want.retry_at => (),
                     State::Vacant | State::Serving(_) => {
                         actions.push(Action::Spawn { slot: number, generation });
                     }
@@ -255,7 +256,8 @@ impl Fleet {
         };
         let reload = match self.reload {
             Reload::Rolling { drain_from } => Some(drain_from),
-            _ => None,
+            Reload::Canary { .. } => Some(self.want.retry_at),
+            Reload::Idle => None,
         };
         // What is past was planned already, or waits for something else than time.
         let is_ahead = |deadline: &Instant| now < *deadline;

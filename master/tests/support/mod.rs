@@ -100,6 +100,18 @@ pub fn features() -> &'static str {
     })
 }
 
+/// Puts master and worker where every user may execute them; the master's path.
+pub fn programs_for_everybody(folder: &Folder) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["master", "worker"] {
+        let built = master().with_file_name(name);
+        let copy = folder.path(name);
+        fs::hard_link(&built, &copy).or_else(|_| fs::copy(&built, &copy).map(drop)).unwrap();
+    }
+    folder.path("master")
+}
+
 /// A master's command in `folder`, with nothing of this process's settings in its environment.
 pub fn command(folder: &Folder, args: &[&str]) -> Command {
     let mut command = Command::new(master());
