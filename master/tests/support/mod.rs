@@ -3,6 +3,8 @@
 // Each test file uses a part of it; a helper of tests may fail as a test does.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod upgradable;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
