@@ -1,4 +1,4 @@
-//! What must not harm the master: storms of signals, a log that nobody reads, no descriptors, no memory, bad neighbours.
+//! What must not harm the master: a log that nobody reads, no descriptors, no memory, bad neighbours.
 
 mod support;
 
@@ -8,62 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use support::{Folder, Load, PATIENCE, Server, get, master, programs_for_everybody};
-
-/// The number of workers wanted, as the log has it last.
-fn wanted(server: &Server, at_first: usize) -> usize {
-    let log = server.log();
-    let last =
-        log.lines().filter_map(|line| line.split("Number of workers wanted=").nth(1)).next_back();
-    last.map_or(at_first, |text| text.split(' ').next().unwrap_or_default().parse().unwrap_or(0))
-}
-
-#[test]
-fn signals_in_any_order_leave_a_sane_server() {
-    let seed = 20_261_122;
-    let mut random = fastrand::Rng::with_seed(seed);
-    let server = Server::start(&["--workers", "2"]);
-    let load = Load::start(&server.address(), 3, Duration::from_millis(3));
-    let descriptors = || fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("alive").count();
-    let before = descriptors();
-    let signals = [
-        Signal::SIGHUP,
-        Signal::SIGTTIN,
-        Signal::SIGTTOU,
-        Signal::SIGTTOU,
-        Signal::SIGUSR1,
-        Signal::SIGWINCH,
-        Signal::SIGCHLD,
-    ];
-    for _ in 0..400 {
-        server.signal(signals[random.usize(..signals.len())]);
-        std::thread::sleep(Duration::from_micros(random.u64(..20_000)));
-    }
-    // Back to two workers, and one last reload that has to be answered.
-    server.wait_until("two workers wanted", || match wanted(&server, 2) {
-        2 => true,
-        more => {
-            server.signal(if more < 2 { Signal::SIGTTIN } else { Signal::SIGTTOU });
-            std::thread::sleep(Duration::from_millis(20));
-            false
-        }
-    });
-    server.wait_until("rest", || {
-        let reloads = server.count("Hang up: Master");
-        server.count("Reloaded generation=") == reloads && server.workers().len() == 2
-    });
-    let (answered, failed) = load.finish();
-    assert!(
-        failed.is_empty() && 100 < answered,
-        "seed {seed}: {answered} answered, failed: {failed:?}"
-    );
-    for worker in server.workers() {
-        let stat = fs::read_to_string(format!("/proc/{worker}/stat")).expect("alive");
-        assert!(!stat.contains(") Z "), "a zombie: {stat}");
-    }
-    assert!(descriptors() <= before, "descriptors leak: {before} before, {} after", descriptors());
-    server.stop();
-}
+use support::{Folder, PATIENCE, Server, get, master, programs_for_everybody};
 
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {

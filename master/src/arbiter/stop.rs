@@ -64,7 +64,8 @@ impl Arbiter {
         let now = self.now();
         let (delay, longest) = self.stop_times();
         self.begin_stop(code, false, longest);
-        if self.fleet.serving() == 0 {
+        // One that has not said READY may accept already: from the moment it opens its listeners.
+        if self.fleet.workers().next().is_none() {
             self.stop_all(now);
         } else if delay.is_zero() || self.upgrade.is_followed() || self.upgrade.is_understudy() {
             // Another master takes what comes; only what it does not have settles.
@@ -94,6 +95,11 @@ impl Arbiter {
                 self.quit_all(now + HURRY);
             }
         }
+    }
+
+    /// Whether workers were sent QUIT.
+    pub(super) fn is_stopping_quickly(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.is_quick)
     }
 
     /// Stops because no worker can boot.
