@@ -19,6 +19,7 @@ pub mod generation;
 pub mod hooks;
 pub mod identity;
 pub mod journal;
+pub mod log_check;
 pub mod obituary;
 pub mod oom;
 pub mod pidfile;

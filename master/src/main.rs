@@ -14,6 +14,7 @@ use master::config::{Invocation, LoadError, Loaded};
 use master::ctl::{self, CTL_COMMAND};
 use master::daemon;
 use master::journal::Journal;
+use master::log_check;
 use master::upgrade::{self, Handover};
 use net::inherit::Inherited;
 use shared::exit;
@@ -53,6 +54,13 @@ fn run() -> i32 {
         return answer(&loaded.resolved.print());
     }
     if loaded.settings().check_config {
+        for warning in &loaded.warnings {
+            say(warning);
+        }
+        if let Err(why) = log_check::run(&loaded) {
+            say(&format!("master: {why}"));
+            return exit::CONFIG;
+        }
         return exit::OK;
     }
     let report = daemon::report();
