@@ -264,6 +264,8 @@ impl Arbiter {
 fn limits(settings: &Settings) -> Limits {
     Limits {
         timeout: Settings::limit(settings.timeout),
+        // Unset it is the same as `timeout`, which finds the worker silent.
+        request_timeout: settings.request_timeout.and_then(Settings::limit),
         boot_timeout: Settings::limit(settings.boot_timeout),
         graceful_timeout: settings.graceful_timeout,
     }

@@ -40,6 +40,10 @@ pub struct Serving {
     pub ready_at: Instant,
     /// Its last sign of life. `None`: it never gave one, so its silence means nothing (a foreign program).
     pub heard: Option<Instant>,
+    /// Since when one request's code has had it, without a pause. `None`: none has.
+    pub busy_since: Option<Instant>,
+    /// When it was last let off, because somebody looks at it with a debugger.
+    pub excused_at: Option<Instant>,
     /// Whether it is to be replaced for a reason of its own (`max_requests` and the like).
     pub is_worn: bool,
 }
@@ -173,6 +177,8 @@ pub enum SpawnFailure {
 pub struct Limits {
     /// Longest silence; `None`: any.
     pub timeout: Option<Duration>,
+    /// Longest time that one request's code may have a worker, [`REQUEST_GRACE`] apart; `None`: any.
+    pub request_timeout: Option<Duration>,
     /// Longest boot; `None`: any.
     pub boot_timeout: Option<Duration>,
     /// Longest drain.
@@ -217,6 +223,9 @@ pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// Time between ABRT and KILL: enough to write down what one was doing.
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);
+
+/// Time beyond `request_timeout` that a worker has to answer for itself: those that can have done so by then.
+pub const REQUEST_GRACE: Duration = Duration::from_secs(2);
 
 /// Spawns that may fail in a row before a reload gives up, whatever `boot_timeout` is: about a minute of waiting.
 pub const SPAWN_FAILURES_MAX: u32 = 10;
@@ -341,7 +350,14 @@ impl Fleet {
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.state.boots(id)) else {
             return Promotion::Ignored;
         };
-        let serving = |worker| Serving { worker, ready_at: now, heard: None, is_worn: false };
+        let serving = |worker| Serving {
+            worker,
+            ready_at: now,
+            heard: None,
+            busy_since: None,
+            excused_at: None,
+            is_worn: false,
+        };
         let mut generation = 0;
         slot.state = match std::mem::replace(&mut slot.state, State::Vacant) {
             State::Booting(worker) => {
@@ -370,6 +386,27 @@ impl Fleet {
                 if serving.worker.id == id {
                     serving.heard = serving.heard.max(Some(heard));
                 }
+            }
+        }
+    }
+
+    /// Since when one request's code has had a worker; `None`: it has not.
+    pub fn busy(&mut self, id: Id, since: Option<Instant>) {
+        for slot in &mut self.slots {
+            for serving in slot.state.serving_mut() {
+                if serving.worker.id == id {
+                    serving.busy_since = since;
+                }
+            }
+        }
+    }
+
+    /// A worker's time begins anew, whatever it does.
+    pub fn excuse(&mut self, id: Id, now: Instant) {
+        self.heard(id, now);
+        for slot in &mut self.slots {
+            for serving in slot.state.serving_mut().filter(|serving| serving.worker.id == id) {
+                serving.excused_at = Some(now);
             }
         }
     }
@@ -568,6 +605,20 @@ impl Slot {
         };
         self.state = state;
         taken
+    }
+}
+
+impl Serving {
+    /// When it is silent for too long.
+    fn silent_at(&self, fleet: &Fleet) -> Option<Instant> {
+        Some(self.heard?.max(fleet.resumed_at) + fleet.limits.timeout?)
+    }
+
+    /// When one request has had it for too long.
+    fn overdue_at(&self, fleet: &Fleet) -> Option<Instant> {
+        let limit = fleet.limits.request_timeout?;
+        let since = self.busy_since?.max(fleet.resumed_at);
+        Some(self.excused_at.map_or(since, |at| at.max(since)) + limit + REQUEST_GRACE)
     }
 }
 

@@ -47,6 +47,7 @@ impl Arbiter {
             Action::AbortSilent { id, heard } => {
                 self.abort_silent(id, now.saturating_duration_since(heard), now);
             }
+            Action::AbortOverdue { id } => self.abort_overdue(id, now),
             Action::AbortBoot { id } => self.abort_boot(id, now),
             Action::Kill { id } => self.kill(id, now),
             Action::FinishReload => self.finish_reload(now),
@@ -175,17 +176,12 @@ impl Arbiter {
     }
 
     fn abort_silent(&mut self, id: Id, silence: Duration, now: Instant) {
+        if self.is_left_to_debugger(id, now) {
+            return;
+        }
         if let Some(process) = self.processes.get(&id) {
             let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
             let (silent_s, facts) = (silence.as_secs(), Facts::of(pid));
-            if facts.is_traced() {
-                // Somebody looks at it with a debugger; killing it would be no help.
-                self.journal.warning(&format!(
-                    "Worker is silent, but being debugged: left alone pid={pid} slot={slot} silent_s={silent_s}"
-                ));
-                self.fleet.heard(id, now);
-                return;
-            }
             let request = self.request_in_hand(process);
             // gunicorn's words come first: people search for them.
             self.journal.critical(&format!(
@@ -195,6 +191,36 @@ impl Arbiter {
         }
         self.hook_of_abort(id);
         self.tell(id, Fleet::aborting(now), now);
+    }
+
+    fn abort_overdue(&mut self, id: Id, now: Instant) {
+        if self.is_left_to_debugger(id, now) {
+            return;
+        }
+        if let Some(process) = self.processes.get(&id) {
+            let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
+            let (request, facts) = (self.request_in_hand(process), Facts::of(pid));
+            self.journal.critical(&format!(
+                "WORKER TIMEOUT (pid:{pid}) slot={slot} reason=request_timeout{request}{facts}"
+            ));
+            process.signal(Signal::SIGABRT);
+        }
+        self.hook_of_abort(id);
+        self.tell(id, Fleet::aborting(now), now);
+    }
+
+    /// Whether somebody looks at it with a debugger: killing it would be no help.
+    fn is_left_to_debugger(&mut self, id: Id, now: Instant) -> bool {
+        let Some(process) = self.processes.get(&id) else { return false };
+        let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
+        let is_traced = Facts::of(pid).is_traced();
+        if is_traced {
+            self.journal.warning(&format!(
+                "Worker is out of time, but being debugged: left alone pid={pid} slot={slot}"
+            ));
+            self.fleet.excuse(id, now);
+        }
+        is_traced
     }
 
     fn abort_boot(&mut self, id: Id, now: Instant) {
@@ -273,6 +299,11 @@ impl Arbiter {
                 let age = Duration::from_nanos(real.saturating_sub(beat));
                 self.fleet.heard(*id, now.checked_sub(age).unwrap_or(self.fleet.resumed_at));
             }
+            let busy = block.and_then(|block| block.busy_since()).map(|since| {
+                let age = Duration::from_nanos(real.saturating_sub(since));
+                now.checked_sub(age).unwrap_or(self.fleet.resumed_at)
+            });
+            self.fleet.busy(*id, busy);
         }
         for id in unheard {
             self.worker_is_ready(id);

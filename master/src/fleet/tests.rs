@@ -6,6 +6,7 @@ use super::*;
 
 const LIMITS: Limits = Limits {
     timeout: Some(Duration::from_secs(30)),
+    request_timeout: Some(Duration::from_secs(5)),
     boot_timeout: Some(Duration::from_secs(60)),
     graceful_timeout: Duration::from_secs(20),
 };
@@ -74,7 +75,9 @@ impl Story {
                 self.fleet.told(id, Manner::Draining { deadline }, self.now, JITTER);
                 self.done.push(format!("drain {}", id.0));
             }
-            Action::AbortSilent { id, .. } | Action::AbortBoot { id } => {
+            Action::AbortSilent { id, .. }
+            | Action::AbortOverdue { id }
+            | Action::AbortBoot { id } => {
                 self.fleet.told(id, Fleet::aborting(self.now), self.now, JITTER);
                 self.done.push(format!("abort {}", id.0));
             }
@@ -276,6 +279,36 @@ fn silence_is_aborted_replaced_at_once_and_killed() {
     story.wait(2.0);
     story.did(&["kill 1"]);
     assert!(matches!(story.exit(1), Departure::Asked(Manner::Killed { .. })));
+}
+
+#[test]
+fn a_request_that_has_a_worker_for_too_long_ends_with_it() {
+    let mut story = Story::serving(2);
+    story.fleet.limits.timeout = None;
+    story.fleet.busy(Id(1), Some(story.now));
+    let at = story.now + seconds(5.0) + REQUEST_GRACE;
+    assert_eq!(story.fleet.next_deadline(story.now), Some(at));
+    story.wait(6.9);
+    story.did(&[]);
+    // Another request has it by now.
+    story.fleet.busy(Id(1), Some(story.now));
+    story.wait(6.9);
+    story.did(&[]);
+    story.wait(0.2);
+    story.did(&["abort 1", "spawn 3 in 0 of 0"]);
+    story.ready(3);
+    // None has it, and the time of a pause of the master's own does not count.
+    story.fleet.busy(Id(2), None);
+    story.wait(100.0);
+    story.did(&["kill 1"]);
+    story.fleet.busy(Id(2), Some(story.now - seconds(100.0)));
+    story.fleet.resumed_at = story.now;
+    story.act();
+    story.did(&[]);
+    story.now += seconds(100.0);
+    story.fleet.excuse(Id(2), story.now);
+    story.act();
+    story.did(&[]);
 }
 
 #[test]

@@ -214,7 +214,8 @@ settings! {
 
     /// Time a request may take from its head to the end of its answer's head; 0 is without limit.
     ///
-    /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that.
+    /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that. A request that has the
+    /// worker's loop for itself for longer, and for two seconds more, ends with its worker; the log names it.
     request_timeout: Option<Duration> = "", parse::maybe_seconds, {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
@@ -517,7 +518,8 @@ settings! {
 
     /// User that workers run as, by name or number; the master stays who it is.
     ///
-    /// Needs a master that is root. Unix sockets and log files are given to that user.
+    /// Needs a master that is root. Unix sockets and log files are given to that user. Looked up at the start, and by a
+    /// reload that changes it.
     user: Option<String> = "", parse::text, {
         section: Section::Process, meta: "USER", short: Some('u'),
     }
