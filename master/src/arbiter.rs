@@ -38,12 +38,13 @@ use crate::fleet::{Fleet, Id, Limits};
 use crate::generation::Generation;
 use crate::hooks::{Hook, Hooks};
 use crate::journal::Journal;
+use crate::lookup::{Addresses, Lookup};
 use crate::oom::OomKills;
 use crate::pidfile::PidFile;
 use crate::process::{Environment, Process};
 
 use admin::Admin;
-pub use boot::StartError;
+pub use boot::{Known, StartError};
 use companion::Companion;
 use manager::Manager;
 use reload::ReloadBook;
@@ -89,6 +90,8 @@ pub struct Arbiter {
     fleet: Fleet,
     processes: BTreeMap<Id, Process>,
     last_id: u64,
+    /// Addresses of the names in the settings.
+    found: Addresses,
     /// The generations that have processes, and the newest.
     generations: BTreeMap<u32, Generation>,
     last_generation: u32,
@@ -119,6 +122,7 @@ impl Arbiter {
         loop {
             self.tend_control();
             self.catch_up_on_reload();
+            self.tend_lookup();
             self.listen_for_heartbeats();
             self.look_for_wear();
             self.act();
@@ -166,7 +170,8 @@ impl Arbiter {
             .min(TICK)
             .min(self.manager.watchdog_wait().unwrap_or(TICK))
             .min(self.manager.retry_wait().unwrap_or(TICK))
-            .min(self.hooks.longest_wait().unwrap_or(TICK));
+            .min(self.hooks.longest_wait().unwrap_or(TICK))
+            .min(self.reload.lookup().map_or(TICK, Lookup::longest_wait));
         // A request that was read already makes no descriptor readable.
         let wait = if self.control.has_more() { Duration::ZERO } else { wait };
         // Rounded up: a deadline half a millisecond away must not become a busy loop.
@@ -187,6 +192,8 @@ impl Arbiter {
         polled.extend(self.control.descriptors(self.is_control_open()));
         // Only to wake up: they are tended in every turn.
         polled.extend(self.hooks.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let lookup = self.reload.lookup().into_iter();
+        polled.extend(lookup.map(|lookup| PollFd::new(lookup.as_fd(), PollFlags::POLLIN)));
         let pause = self.clock.sleeps(real, wait);
         // An error is EINTR or a lack of kernel memory: nothing is readable then, and the next turn asks again.
         let _ = poll(&mut polled, timeout);

@@ -22,7 +22,7 @@ use sys::spawn::Credentials;
 
 use crate::app::App;
 use crate::cli::{self, Said};
-use crate::identity;
+use crate::identity::Remembered;
 
 /// The settings file that is read when none is named, if it is there.
 const FILE_BY_DEFAULT: &str = "monoceros.toml";
@@ -43,6 +43,8 @@ pub struct Invocation {
     pub origin: Option<PathBuf>,
     /// The working directory at start.
     pub directory: PathBuf,
+    /// Who the workers are, as it was looked up last.
+    pub identity: Remembered,
 }
 
 /// Settings that were read and found usable.
@@ -92,6 +94,7 @@ impl Invocation {
             origin: origin(name.as_deref(), &directory),
             program: own_program(name, &directory),
             directory,
+            identity: Remembered::default(),
         }
     }
 
@@ -126,7 +129,7 @@ impl Invocation {
                         problems.push(problem(&resolved, &["app", "command"], error.to_string()));
                     });
                 let credentials =
-                    identity::resolve(&resolved.settings).unwrap_or_else(|(name, why)| {
+                    self.identity.resolve(&resolved.settings).unwrap_or_else(|(name, why)| {
                         problems.push(problem(&resolved, &[name], why));
                         None
                     });

@@ -11,6 +11,7 @@ use shared::settings::Settings;
 
 use crate::app::App;
 use crate::config::Loaded;
+use crate::lookup::Addresses;
 
 /// The listeners of one address, shared by every generation that has the address.
 #[derive(Debug)]
@@ -55,7 +56,8 @@ pub enum OpenError {
 }
 
 impl Listening {
-    /// Opens `addresses`; what `previous` listens on already is shared, not opened again.
+    /// Opens `addresses`; what `previous` listens on already is shared, not opened again. Names that are not among the
+    /// `found` ones are looked up, which may take a while.
     ///
     /// # Errors
     ///
@@ -65,6 +67,7 @@ impl Listening {
         previous: &[Rc<Listening>],
         shards: usize,
         options: &BindOptions,
+        found: &Addresses,
     ) -> Result<Vec<Rc<Listening>>, BindError> {
         let mut opened = Vec::new();
         for address in addresses {
@@ -76,7 +79,7 @@ impl Listening {
                 continue;
             }
             let known = known.map(|listening| &listening.group);
-            match ListenerGroup::bind_after(address, shards, options, known) {
+            match ListenerGroup::bind_after(&found.of_bind(address), shards, options, known) {
                 Ok(group) => opened.push(Rc::new(Listening::new(Some(address.clone()), group))),
                 Err(error) => {
                     Listening::close_unused(opened);

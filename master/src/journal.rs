@@ -13,6 +13,7 @@ use logging::{Frame, Level, Log, Syslog, Target};
 use shared::settings::{LogFormat, LogLevel, Settings};
 
 use crate::config::Loaded;
+use crate::lookup::Addresses;
 use crate::obituary::Obituaries;
 
 /// Repetitions that are all logged; of later ones only every second, fourth, eighth …
@@ -48,14 +49,14 @@ impl Journal {
     /// # Errors
     ///
     /// The file cannot be opened.
-    pub fn open(settings: &Settings) -> io::Result<Journal> {
+    pub fn open(settings: &Settings, found: &Addresses) -> io::Result<Journal> {
         let journal = Journal {
             log: Log::open(target(settings))?,
             grave: Rc::default(),
             is_subdued: Rc::default(),
             obituaries: Obituaries::default(),
         };
-        journal.reconfigure(settings);
+        journal.reconfigure(settings, found);
         Ok(journal)
     }
 
@@ -87,8 +88,8 @@ impl Journal {
         }
     }
 
-    /// Takes over what a reload may change.
-    pub fn reconfigure(&self, settings: &Settings) {
+    /// Takes over what a reload may change. A name that is not among the `found` ones is looked up, which may take a while.
+    pub fn reconfigure(&self, settings: &Settings, found: &Addresses) {
         if let Err(error) = self.log.redirect(target(settings)) {
             self.error(&format!(
                 "Cannot open the error log, going on with the old one error={error:?}"
@@ -110,7 +111,7 @@ impl Journal {
         });
         // An unknown host is the only fault: the address was checked when it was read.
         let syslog = settings.error_syslog().map(|plan| {
-            Syslog::open(&plan.address, plan.facility, &plan.name)
+            Syslog::open(&found.of_syslog(&plan.address), plan.facility, &plan.name)
                 .map_err(|error| format!("Cannot log to syslog at {}: {error}", plan.address))
         });
         match syslog.transpose() {

@@ -20,6 +20,7 @@ pub mod hooks;
 pub mod identity;
 pub mod journal;
 pub mod log_check;
+pub mod lookup;
 pub mod obituary;
 pub mod oom;
 pub mod pidfile;

@@ -13,6 +13,8 @@ use logging::{Level, LineBuffer, Syslog, Target};
 use scoreboard::RequestInHand;
 use shared::settings::Settings;
 
+use crate::lookup::Addresses;
+
 /// The master's end of the access log. Copies write to the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Obituaries {
@@ -73,12 +75,12 @@ impl Obituaries {
         }
     }
 
-    /// Opens the access log that `settings` name.
+    /// Opens the access log that `settings` name, and its syslog at the address that was `found` for it.
     ///
     /// # Errors
     ///
     /// The file cannot be opened; then nothing has changed.
-    pub fn open(&self, settings: &Settings) -> io::Result<()> {
+    pub fn open(&self, settings: &Settings, found: &Addresses) -> io::Result<()> {
         let target = target(settings);
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let known = log.take_if(|log| log.target == target).and_then(|log| log.lines);
@@ -89,7 +91,8 @@ impl Obituaries {
         // That it cannot be reached is said by the error log's own attempt.
         let syslog = settings
             .access_syslog()
-            .and_then(|plan| Syslog::open(&plan.address, plan.facility, &plan.name).ok());
+            .map(|plan| Syslog::open(&found.of_syslog(&plan.address), plan.facility, &plan.name))
+            .and_then(Result::ok);
         let format = Format::new(&settings.access_log_format);
         *log = Some(AccessLog { target, format, lines, syslog, clock: Clock::default() });
         Ok(())

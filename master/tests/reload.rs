@@ -7,6 +7,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -265,5 +266,74 @@ fn a_failed_reload_leaves_no_traces() {
         std::fs::read_to_string(&access).is_ok_and(|text| text.contains("GET /block/20000"))
     });
     assert_eq!(std::fs::read_to_string(&log).unwrap_or_default(), "");
+    server.stop();
+}
+
+#[test]
+fn a_name_server_that_does_not_answer_stops_only_the_reload() {
+    let folder = Folder::new();
+    // Silence on the port of name servers, in a network and with a file of its own.
+    let silence = "import os, socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('127.0.0.9', 53))
+open('silent', 'w').close()
+master = os.getppid()
+while os.getppid() == master:
+    time.sleep(0.1)
+";
+    folder.write("silence.py", silence);
+    folder.write("resolv.conf", "nameserver 127.0.0.9\n");
+    let line = "ip link set lo up && mount --bind resolv.conf /etc/resolv.conf && \
+                { python3 silence.py & while [ ! -e silent ]; do sleep 0.05; done; } && \
+                exec \"$0\" --bind 127.0.0.1:0 --workers 1";
+    let unshare = |line: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "-n", "sh", "-c", line]).arg(support::master());
+        command.current_dir(folder.path("")).stdin(Stdio::null());
+        command
+    };
+    let mut trial = unshare("mount --bind resolv.conf /etc/resolv.conf && ip link set lo up");
+    if !trial.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this machine makes no namespaces");
+        return;
+    }
+    let log = std::fs::File::create(folder.path("log")).unwrap();
+    let child = unshare(line).stderr(log).spawn().unwrap();
+    let mut server = Server::adopt(child, folder);
+    server.expect("Reload failed");
+    server.wait_for_line("Ready workers=1");
+    server.folder.write("monoceros.toml", "syslog = true\nsyslog_addr = 'udp://log.example'\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Hang up: Master");
+    let began = std::time::Instant::now();
+    server.signal(Signal::SIGTTIN);
+    server.wait_for_line("Worker ready pid=");
+    server.wait_for_lines("Worker ready pid=", 2);
+    assert!(server.count("Reload failed") == 0, "{}", server.log());
+    assert!(began.elapsed() < Duration::from_secs(8), "the loop stood still");
+    server.wait_for_line("reason=names were not found within 10 s names=log.example:514");
+    server.folder.write("monoceros.toml", "workers = 1\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Reloaded generation=1");
+    server.stop();
+}
+
+#[test]
+fn names_in_new_settings_are_looked_up_and_used() {
+    let server = Server::start(&["--workers", "1"]);
+    let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let port = receiver.local_addr().unwrap().port();
+    server.folder.write(
+        "monoceros.toml",
+        &format!(
+            "syslog = true\nsyslog_addr = 'udp://localhost:{port}'\nadmin_bind = 'localhost:0'\n"
+        ),
+    );
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Reloaded generation=1");
+    let mut bytes = [0; 200];
+    let count = receiver.recv(&mut bytes).expect("a line arrives");
+    assert!(String::from_utf8_lossy(&bytes[..count]).starts_with('<'));
     server.stop();
 }

@@ -48,8 +48,11 @@ const LOADS: [Mode; 6] = [
     SATURATING,
 ];
 
-/// The events of the matrix that leave a server behind, by name. Each returns when it is over.
-const EVENTS: [(&str, fn(&mut Stage)); 5] = [
+/// What happens; it returns when that is over.
+type Happening = fn(&mut Stage);
+
+/// The events of the matrix that leave a server behind, by name.
+const EVENTS: [(&str, Happening); 5] = [
     ("HUP", Stage::hup),
     ("HUP with an application that cannot boot", Stage::hup_with_a_broken_app),
     ("TTIN, TTOU", Stage::more_and_fewer),

@@ -30,6 +30,7 @@ use crate::fleet::{Fleet, Stage, State};
 use crate::generation::{Generation, Listening, OpenError};
 use crate::hooks::{Hook, Hooks};
 use crate::journal::Journal;
+use crate::lookup::Addresses;
 use crate::oom::OomKills;
 use crate::pidfile::{PidFile, PidFileError};
 use crate::process::Environment;
@@ -42,6 +43,15 @@ const PASSED_BESIDES: usize = 64;
 
 /// Time for hooks to be gone after they were killed.
 pub(super) const HOOKS_END_MAX: Duration = Duration::from_secs(1);
+
+/// What is known before anything is opened.
+#[derive(Debug)]
+pub struct Known {
+    /// The settings.
+    pub loaded: Loaded,
+    /// Addresses of the names in them.
+    pub found: Addresses,
+}
 
 /// Why the master cannot start.
 #[derive(Debug)]
@@ -62,7 +72,7 @@ impl Arbiter {
     /// What is in the way. Nothing is left behind.
     pub fn start(
         invocation: Invocation,
-        loaded: Loaded,
+        Known { loaded, found: addresses }: Known,
         inherited: Vec<Inherited>,
         handover: Option<Handover>,
         journal: Journal,
@@ -116,7 +126,7 @@ impl Arbiter {
             .map_err(OpenError::Inherit)
             .and_then(|inherited| {
                 given_to_admin.extend(inherited);
-                open(&loaded, found.http, &given)
+                open(&loaded, found.http, &given, &addresses)
             })
             .and_then(|listening| Generation::new(0, loaded, listening))
             .and_then(|generation| match Arbiter::fits(&generation) {
@@ -158,6 +168,7 @@ impl Arbiter {
             ),
             processes: BTreeMap::new(),
             last_id: 0,
+            found: addresses,
             generations: BTreeMap::new(),
             last_generation: 0,
             companion: None,
@@ -257,6 +268,7 @@ fn open(
     loaded: &Loaded,
     inherited: Vec<OwnedFd>,
     passed: &[Rc<Listening>],
+    found: &Addresses,
 ) -> Result<Vec<Rc<Listening>>, OpenError> {
     if passed.iter().any(|listening| listening.address().is_none()) {
         // The old master inherited them itself, so they are what there is.
@@ -266,7 +278,7 @@ fn open(
         return Listening::adopt(inherited).map_err(OpenError::Inherit);
     }
     let shards = shards(loaded, passed);
-    Ok(Listening::open(&loaded.addresses, passed, shards, &bind_options(loaded))?)
+    Ok(Listening::open(&loaded.addresses, passed, shards, &bind_options(loaded), found)?)
 }
 
 /// Sockets per TCP address that is not `known` yet: one per worker, or one for programs that expect a single listener.

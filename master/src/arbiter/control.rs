@@ -12,7 +12,7 @@ use super::Arbiter;
 use super::upgrade::Stop;
 use crate::control::frame::Request;
 use crate::control::{self, Awaited, ClientId, Control};
-use crate::fleet::{Id, Manner, Reload, Stage};
+use crate::fleet::{Id, Manner, Stage};
 use crate::generation::Listening;
 use crate::process::Process;
 
@@ -196,7 +196,7 @@ impl Arbiter {
             () if self.upgrade.is_followed() => "handed over",
             () if self.stop.is_some() => "stopping",
             () if !self.fleet.was_ever_ready => "starting",
-            () if self.fleet.reload != Reload::Idle => "reloading",
+            () if self.is_reloading() => "reloading",
             () if self.upgrade.is_under_way() => "upgrading",
             () => "running",
         }

@@ -6,7 +6,7 @@ use scoreboard::{Fact, ListenerFacts, Phase, State};
 use sys::pidfd::Exit;
 
 use super::Arbiter;
-use crate::fleet::{self, Departure, DrainReason, Manner, Reload};
+use crate::fleet::{self, Departure, DrainReason, Manner};
 use crate::process::Process;
 
 /// Time between two looks at the queues of the listeners: a system call for each of their sockets.
@@ -33,7 +33,7 @@ impl Arbiter {
         master.set_phase(match () {
             () if self.stop.is_some() && !self.upgrade.is_followed() => Phase::Stopping,
             () if !self.fleet.was_ever_ready => Phase::Starting,
-            () if self.fleet.reload != Reload::Idle => Phase::Reloading,
+            () if self.is_reloading() => Phase::Reloading,
             () => Phase::Running,
         });
         master.set(Fact::Target, self.fleet.target as u64);

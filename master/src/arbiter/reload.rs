@@ -16,6 +16,7 @@ use crate::config::Loaded;
 use crate::fleet::{Reload, SLOTS_MAX};
 use crate::generation::{Generation, Listening};
 use crate::hooks::Hook;
+use crate::lookup::{self, Lookup};
 
 /// A reload waits while this many workers per slot, and [`LEAVING_MAX_MORE`], have yet to finish: each holds memory.
 const LEAVING_MAX_PER_SLOT: usize = 2;
@@ -28,10 +29,24 @@ const LEAVING_MAX_MORE: usize = 8;
 pub(super) struct ReloadBook {
     /// A reload was asked for while another one was under way; however many, one more answers them all.
     pub(super) asked_again: bool,
+    /// Settings that wait until the new names in them were looked up.
+    looked_up: Option<(Lookup, Loaded)>,
     /// The generation that is being tried.
     pub(super) candidate: Option<u32>,
     /// When it began.
     pub(super) began: Option<Instant>,
+}
+
+impl ReloadBook {
+    /// The look-up that is waited for.
+    pub(super) fn lookup(&self) -> Option<&Lookup> {
+        self.looked_up.as_ref().map(|(lookup, _)| lookup)
+    }
+
+    /// Nobody waits for it any more: the server stops.
+    pub(super) fn give_up_lookup(&mut self) {
+        self.looked_up = None;
+    }
 }
 
 impl Arbiter {
@@ -57,7 +72,7 @@ impl Arbiter {
 
     /// What keeps a reload from beginning now.
     fn reload_waits_for(&self) -> Option<&'static str> {
-        if self.fleet.reload != Reload::Idle {
+        if self.is_reloading() {
             return Some("the one under way");
         }
         if !self.fleet.was_ever_ready {
@@ -76,7 +91,35 @@ impl Arbiter {
         self.manager.tell_reloading();
         let now = self.now();
         self.reload = ReloadBook { began: Some(now), ..ReloadBook::default() };
-        match self.prepare() {
+        match self.read() {
+            Ok((Some(lookup), loaded)) => self.reload.looked_up = Some((lookup, loaded)),
+            Ok((None, loaded)) => self.go_on_reloading(loaded),
+            Err(why) => self.reload_failed(&why),
+        }
+    }
+
+    /// Whether a reload is under way.
+    pub(super) fn is_reloading(&self) -> bool {
+        self.fleet.reload != Reload::Idle || self.reload.looked_up.is_some()
+    }
+
+    /// Goes on with a reload when its names were looked up.
+    pub(super) fn tend_lookup(&mut self) {
+        let Some((lookup, _)) = &mut self.reload.looked_up else { return };
+        let Some(outcome) = lookup.tend() else { return };
+        let Some((_, loaded)) = self.reload.looked_up.take() else { return };
+        match outcome {
+            Ok(found) => {
+                self.found.extend(found);
+                self.go_on_reloading(loaded);
+            }
+            Err(why) => self.reload_failed(&why),
+        }
+    }
+
+    fn go_on_reloading(&mut self, loaded: Loaded) {
+        let now = self.now();
+        match self.prepare(loaded) {
             Ok(number) => {
                 self.reload.candidate = Some(number);
                 self.fleet.begin_reload(number, now);
@@ -89,9 +132,21 @@ impl Arbiter {
         }
     }
 
-    /// Reads the settings and opens what is new in them; changes nothing else.
-    fn prepare(&mut self) -> Result<u32, String> {
+    /// Reads the settings, and begins to look up the names that are new in them, if there are any.
+    fn read(&self) -> Result<(Option<Lookup>, Loaded), String> {
         let loaded = self.invocation.load().map_err(|error| chain(&error))?;
+        let Some(current) = self.generation() else { return Ok((None, loaded)) };
+        let names = lookup::names(loaded.settings(), current.settings());
+        if names.is_empty() {
+            return Ok((None, loaded));
+        }
+        let lookup =
+            Lookup::start(names).map_err(|error| format!("cannot look up names: {error}"))?;
+        Ok((Some(lookup), loaded))
+    }
+
+    /// Opens what is new in the settings; changes nothing else.
+    fn prepare(&mut self, loaded: Loaded) -> Result<u32, String> {
         for warning in &loaded.warnings {
             self.journal.warning(warning);
         }
@@ -109,7 +164,8 @@ impl Arbiter {
             current.listening.clone()
         } else {
             let (options, known) = (bind_options(&loaded), self.known_listening());
-            Listening::open(&loaded.addresses, &known, shards(&loaded, &known), &options)
+            let shards = shards(&loaded, &known);
+            Listening::open(&loaded.addresses, &known, shards, &options, &self.found)
                 .map_err(|error| crate::generation::OpenError::from(error).explained())?
         };
         let number = self.last_generation + 1;
@@ -180,9 +236,9 @@ impl Arbiter {
         if is_new_address {
             self.report_listening(new);
         }
-        self.journal.reconfigure(settings);
+        self.journal.reconfigure(settings, &self.found);
         // Workers that open it have their own; this one is for those of them that die.
-        if let Err(error) = self.journal.obituaries.open(settings) {
+        if let Err(error) = self.journal.obituaries.open(settings, &self.found) {
             self.journal.error(&format!("Cannot open the access log error={error:?}"));
         }
         if let Some(who) = &new.loaded.credentials {

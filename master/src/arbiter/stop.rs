@@ -122,6 +122,7 @@ impl Arbiter {
         // Readiness fails before anything else changes.
         self.publish();
         self.fleet.end_reload();
+        self.reload.give_up_lookup();
         self.manager.tell_stopping(longest + KILLED_WAIT_MAX + 2 * self.hooks_end_max());
     }
 

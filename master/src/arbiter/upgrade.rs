@@ -18,7 +18,7 @@ use sys::spawn::Child;
 
 use super::Arbiter;
 use super::follow::Predecessor;
-use crate::fleet::{Reload, Stage};
+use crate::fleet::Stage;
 use crate::generation::Listening;
 use crate::hooks::Hook;
 use crate::upgrade::{self, Heritage, Passing, Purpose};
@@ -172,7 +172,7 @@ impl Arbiter {
             () if self.upgrade.is_understudy() => "USR2 signal ignored. Parent exists.",
             () if self.stop.is_some() => "No upgrade: the server is stopping",
             () if !self.is_announced => "No upgrade: the first boot is not over",
-            () if self.fleet.reload != Reload::Idle => "No upgrade: a reload is under way",
+            () if self.is_reloading() => "No upgrade: a reload is under way",
             () if self.fleet.target == 0 => "No upgrade: the workers were dismissed",
             () if self.companion.is_some() => {
                 "No upgrade: the embedded database is tied to this master; restart the server instead"
