@@ -135,7 +135,7 @@ fn a_taken_port_is_refused_and_its_holder_named() {
 }
 
 #[test]
-fn a_socket_file_belongs_to_whoever_serves_it() {
+fn s23_a_socket_file_belongs_to_whoever_serves_it() {
     let folder = Folder::new();
     let path = folder.path("m.sock");
     // The dead leave their files behind.

@@ -123,7 +123,7 @@ fn stop_answers_every_request_sent_before_it() {
 }
 
 #[test]
-fn shutdown_delay_serves_on_and_says_close() {
+fn s05_shutdown_delay_serves_on_and_says_close() {
     let mut server = Server::start(&["--shutdown-delay", "1"]);
     server.signal(Signal::SIGTERM);
     server.wait_for_line("Handling signal: term");

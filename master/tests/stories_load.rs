@@ -279,7 +279,7 @@ fn connections_of(pid: u32) -> u64 {
 }
 
 #[test]
-fn a_worker_that_hangs_delays_only_what_it_had_in_hand() {
+fn s15_a_worker_that_hangs_delays_only_what_it_had_in_hand() {
     let mut server = start(&["--workers", "3", "--timeout", "2"]);
     let clients = 6;
     let load = Load::get(server.endpoint(), "/json", Mode::CloseEach).clients(clients);

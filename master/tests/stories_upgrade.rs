@@ -122,6 +122,50 @@ fn a_stop_before_the_verdict_waits_for_it() {
 }
 
 #[test]
+fn a_quick_stop_and_a_stop_of_the_service_during_an_upgrade_end_both_masters() {
+    for by_signal in [true, false] {
+        let mut upgradable = Upgradable::start(&["--workers", "2", "--control-socket", "auto"]);
+        let real = upgradable.dir.join("real");
+        fs::copy(upgradable.dir.join("worker"), &real).unwrap();
+        let slow = format!("#!/bin/sh\nsleep 3; exec {} \"$@\"\n", real.display());
+        upgradable.replace("worker", &slow);
+        let load = Load::get(upgradable.server.endpoint(), "/json", Mode::CloseEach).clients(4);
+        let load = load.start();
+        load.wait_for(50, BOUND);
+        upgradable.server.signal(Signal::SIGUSR2);
+        let line = upgradable.server.wait_for_log("Upgrading: booting another master pid=", BOUND);
+        let second: u32 =
+            line.split("pid=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        // It has workers under way, so that there is something to clean up.
+        wait_until("its workers", BOUND, || children_of(second).len() == 2);
+        let family = children_of(second);
+        if by_signal {
+            upgradable.server.signal(Signal::SIGINT);
+        } else {
+            let pid = upgradable.server.pid().to_string();
+            let mut ctl = std::process::Command::new(upgradable.dir.join("master"));
+            ctl.args(["ctl", "--pidfile", upgradable.dir.join("m.pid").to_str().unwrap(), "stop"]);
+            assert!(ctl.status().unwrap().success(), "ctl stop of {pid}");
+        }
+        assert_eq!(upgradable.server.wait_for_exit(BOUND).code(), Some(0));
+        wait_until("the end of the new master and its workers", BOUND, || {
+            [&[second], &family[..]].concat().iter().all(|&pid| !is_alive(pid))
+        });
+        let report = load.stop();
+        if !by_signal {
+            let refused =
+                report.failures.get(&testkit::load::Failure::Refused).copied().unwrap_or(0);
+            assert_eq!(
+                report.failed(),
+                refused,
+                "what was sent before the stop is answered: {report}"
+            );
+        }
+        upgradable.server.assert_log_clean(&["Upgrade failed"]);
+    }
+}
+
+#[test]
 fn gunicorns_ritual_forwards_and_back() {
     let mut upgradable = Upgradable::start(&["--workers", "2", "--upgrade", "manual"]);
     let running = loads(&upgradable.server);

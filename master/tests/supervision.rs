@@ -108,7 +108,7 @@ fn first_boot_that_cannot_succeed_ends_with_gunicorns_codes() {
 }
 
 #[test]
-fn crash_loop_slows_down_and_never_stops_a_server_that_was_ready() {
+fn s07_crash_loop_slows_down_and_never_stops_a_server_that_was_ready() {
     let folder = Folder::new();
     // Ready once, then every further worker dies in its boot.
     let script = "#!/bin/sh\nif mkdir once 2>/dev/null; then exec python3 -c '
