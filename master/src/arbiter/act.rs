@@ -164,10 +164,12 @@ impl Arbiter {
     /// Before a TERM: whatever waits on the addresses that end with this worker's generation is its own.
     pub(super) fn order_retired(&self, process: &Process) {
         let Some(generation) = self.generations.get(&process.generation) else { return };
+        // Who has handed over keeps only what the new master does not have.
+        let newest = self.generation().filter(|_| !self.upgrade.is_followed());
         let is_retired = |listening: &Rc<Listening>| {
             let goes_on =
                 |newest: &Generation| newest.listening.iter().any(|l| Rc::ptr_eq(l, listening));
-            !listening.is_held_elsewhere() && !self.generation().is_some_and(goes_on)
+            !listening.is_held_elsewhere() && !newest.is_some_and(goes_on)
         };
         let places = generation.places(is_retired).into_iter();
         for place in places.take_while(|place| *place < RETIRED_ADDRESSES_MAX) {
