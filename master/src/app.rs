@@ -62,7 +62,7 @@ impl App {
         directory: &Path,
         own_program: Option<&Path>,
     ) -> Result<App, AppError> {
-        match (settings.app.as_deref(), settings.command.as_slice()) {
+        match (named(settings), settings.command.as_slice()) {
             (Some(_), [_, ..]) => Err(AppError::Both),
             (None, [name, ..]) => {
                 let path = std::env::var_os("PATH");
@@ -78,18 +78,16 @@ impl App {
                 })
             }
             (Some(app), []) => {
-                let path = directory.join(app);
-                // gunicorn's users write `module:callable`, or `module` alone; a program has a slash or is a file here.
-                if !app.contains('/') && !path.is_file() {
+                if is_python(app, directory) {
                     return App::python(app, settings, directory, own_program);
                 }
+                let path = directory.join(app);
                 check(&path)?;
                 let args = vec![app.to_owned()];
                 Ok(App { program: path, args, is_foreign: false, is_python: false })
             }
             (None, []) => {
-                let folder = own_program.and_then(Path::parent).ok_or(AppError::NoBundled)?;
-                let program = folder.join(BUNDLED);
+                let program = bundled(own_program).ok_or(AppError::NoBundled)?;
                 check(&program)?;
                 let args = vec![BUNDLED.to_owned()];
                 Ok(App { program, args, is_foreign: false, is_python: false })
@@ -112,6 +110,13 @@ impl App {
         Ok(App { program, args, is_foreign: false, is_python: true })
     }
 
+    /// Tells the workers of a Python application that the configuration file `form` has hooks for them.
+    pub fn with_hooks_of(&mut self, form: &str) {
+        // Before the application, which is the last.
+        let at = self.args.len().saturating_sub(1);
+        self.args.splice(at..at, ["--config".to_owned(), form.to_owned()]);
+    }
+
     /// The name for logs and process titles.
     #[must_use]
     pub fn name(&self) -> String {
@@ -124,6 +129,34 @@ impl App {
         let bytes = self.program.as_os_str().as_bytes();
         CString::new(bytes).ok()
     }
+}
+
+/// The application that `settings` name; gunicorn's own name for it is the weaker, and no rival of `-- COMMAND`.
+fn named(settings: &Settings) -> Option<&str> {
+    let weaker = settings.wsgi_app.as_deref().filter(|_| settings.command.is_empty());
+    settings.app.as_deref().or(weaker)
+}
+
+/// Whether `app` is no program.
+fn is_python(app: &str, directory: &Path) -> bool {
+    // gunicorn's users write `module:callable`, or `module` alone; a program has a slash or is a file here.
+    !app.contains('/') && !directory.join(app).is_file()
+}
+
+/// Whether `settings` name a Python application, or nothing although there is no bundled one: then its name must be in
+/// the settings file.
+#[must_use]
+pub fn runs_python(settings: &Settings, directory: &Path, own_program: Option<&Path>) -> bool {
+    match named(settings) {
+        _ if !settings.command.is_empty() => false,
+        Some(app) => is_python(app, directory),
+        None => bundled(own_program).is_none_or(|program| !program.exists()),
+    }
+}
+
+/// The bundled application's program.
+fn bundled(own_program: Option<&Path>) -> Option<PathBuf> {
+    Some(own_program.and_then(Path::parent)?.join(BUNDLED))
 }
 
 fn check(program: &Path) -> Result<(), AppError> {

@@ -15,9 +15,11 @@ mod follow;
 mod hear;
 mod keep;
 mod manager;
+mod preload;
 mod reload;
 mod stop;
 mod upgrade;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -32,7 +34,7 @@ use sys::signal::SignalFd;
 use sys::{Pid, Signal};
 
 use crate::clock::Clock;
-use crate::config::Invocation;
+use crate::config::{Invocation, Reader};
 use crate::control::Control;
 use crate::fleet::{Fleet, Id, Limits};
 use crate::generation::Generation;
@@ -47,10 +49,12 @@ use admin::Admin;
 pub use boot::{Known, StartError};
 use companion::Companion;
 use manager::Manager;
+use preload::Preloaders;
 use reload::ReloadBook;
 pub use reload::chain;
 use stop::StopBook;
 use upgrade::Upgrade;
+use watch::Watched;
 
 /// Something that happened outside. Deadlines are no events: the plan looks at the clock after every wait.
 #[derive(Debug)]
@@ -92,6 +96,8 @@ pub struct Arbiter {
     last_id: u64,
     /// Addresses of the names in the settings.
     found: Addresses,
+    preloaders: Preloaders,
+    watched: Watched,
     /// The generations that have processes, and the newest.
     generations: BTreeMap<u32, Generation>,
     last_generation: u32,
@@ -123,9 +129,13 @@ impl Arbiter {
             self.tend_control();
             self.catch_up_on_reload();
             self.tend_lookup();
+            self.tend_reading();
             self.listen_for_heartbeats();
             self.look_for_wear();
+            self.hear_preloaders();
+            self.tend_watch();
             self.act();
+            self.tend_preloaders();
             self.tend_companion();
             self.tend_admin();
             self.tend_upgrade();
@@ -164,6 +174,7 @@ impl Arbiter {
     fn wait(&mut self) -> Vec<Event> {
         let real = Instant::now();
         let now = self.clock.at(real);
+        let reader = self.reload.reading.as_ref().map(|(reader, _)| reader);
         let wait = self
             .next_deadline(now)
             .map_or(TICK, |deadline| deadline.saturating_duration_since(now))
@@ -171,7 +182,8 @@ impl Arbiter {
             .min(self.manager.watchdog_wait().unwrap_or(TICK))
             .min(self.manager.retry_wait().unwrap_or(TICK))
             .min(self.hooks.longest_wait().unwrap_or(TICK))
-            .min(self.reload.lookup().map_or(TICK, Lookup::longest_wait));
+            .min(self.reload.lookup().map_or(TICK, Lookup::longest_wait))
+            .min(reader.map_or(TICK, Reader::longest_wait));
         // A request that was read already makes no descriptor readable.
         let wait = if self.control.has_more() { Duration::ZERO } else { wait };
         // Rounded up: a deadline half a millisecond away must not become a busy loop.
@@ -194,6 +206,9 @@ impl Arbiter {
         polled.extend(self.hooks.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let lookup = self.reload.lookup().into_iter();
         polled.extend(lookup.map(|lookup| PollFd::new(lookup.as_fd(), PollFlags::POLLIN)));
+        polled.extend(self.preloaders.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let read = reader.into_iter().flat_map(Reader::fds);
+        polled.extend(read.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let pause = self.clock.sleeps(real, wait);
         // An error is EINTR or a lack of kernel memory: nothing is readable then, and the next turn asks again.
         let _ = poll(&mut polled, timeout);
@@ -244,6 +259,8 @@ impl Arbiter {
             .chain(companion)
             .chain(self.admin.next_deadline())
             .chain(self.upgrade.next_deadline())
+            .chain(self.preloaders.next_deadline())
+            .chain(self.watched.next_deadline())
             .chain(self.stop.as_ref().and_then(StopBook::next_deadline))
             .filter(|deadline| now < *deadline)
             .min()

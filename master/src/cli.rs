@@ -222,8 +222,8 @@ mod tests {
         let line = ["-k", "gthread", "--threads=4", "--paster", "x.ini", "--spew", "app:app"];
         let said = parse(line.iter().map(OsString::from), &Place::CommandLine).unwrap();
         let retired: Vec<&str> = said.retired.iter().map(|retired| retired.name).collect();
-        assert_eq!(retired, ["worker_class", "threads", "spew", "paste"]);
-        assert_eq!(said.assignments.len(), 1, "the application");
+        assert_eq!(retired, ["worker_class", "spew", "paste"]);
+        assert_eq!(said.assignments.len(), 2, "the threads and the application");
     }
 
     #[test]

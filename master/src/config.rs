@@ -2,33 +2,37 @@
 //!
 //! - What the process was started with (arguments, variables, directory) is captured once, in [`Invocation`].
 //! - [`Invocation::load`] reads the file and lays the sources over each other; it changes nothing.
+//! - A file in Python is executed by its interpreter, which takes time. Whoever cannot wait takes a [`Draft`], asks, and
+//!   has it finished when the answer is there.
 //! - [`Loaded`] is checked as a whole: addresses understood, application found. Whoever holds one can use it.
+
+mod reader;
+mod source;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use net::BindAddr;
-use shared::contract::CMD_ARGS;
+use shared::contract::{CMD_ARGS, GUNICORN_CMD_ARGS};
 use shared::settings::{
-    self, Assignment, Fate, Found, Place, Problem, Problems, Resolved, Settings,
+    self, Assignment, Fate, Found, Place, Problem, Problems, PythonError, PythonFound, Resolved,
+    Setting, Settings, WORKER_HOOKS, quote,
 };
 use sys::spawn::Credentials;
 
-use crate::app::App;
+use crate::app::{App, runs_python};
 use crate::cli::{self, Said};
 use crate::identity::Remembered;
+use crate::python;
 
-/// The settings file that is read when none is named, if it is there.
-const FILE_BY_DEFAULT: &str = "monoceros.toml";
-
-/// Largest settings file in bytes: more is surely another file.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+pub use reader::{Answer, Reader};
+use source::{PythonFile, Source, read_toml};
 
 /// What the process was started with. Captured before anything changes it.
 #[derive(Debug, Clone)]
@@ -60,6 +64,8 @@ pub struct Loaded {
     pub credentials: Option<Credentials>,
     /// What is not wrong but surely not meant, a line each.
     pub warnings: Vec<String>,
+    /// What is good to know once, a line each.
+    pub notes: Vec<String>,
     /// Where relative paths start: the start directory, or `chdir`.
     pub directory: PathBuf,
 }
@@ -67,8 +73,8 @@ pub struct Loaded {
 /// Why the settings cannot be used.
 #[derive(Debug)]
 pub enum LoadError {
-    /// The command line, or the one in the variable, cannot be understood; or `--help` was asked for.
-    Usage(Box<clap::Error>),
+    /// The command line, or the one in a variable, cannot be understood; or `--help` was asked for.
+    Usage(Place, Box<clap::Error>),
     /// The settings file cannot be read.
     File {
         /// Its path.
@@ -76,8 +82,31 @@ pub enum LoadError {
         /// Why.
         source: io::Error,
     },
+    /// The settings file in Python cannot be executed.
+    Python {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: PythonError,
+    },
     /// Wrong settings, all of them.
     Settings(Problems),
+}
+
+/// Settings that are read but for the file, if that has to be asked for.
+#[derive(Debug)]
+pub struct Draft {
+    outside: Outside,
+    warnings: Vec<String>,
+    notes: Vec<String>,
+    /// What is said outside of the file.
+    early: Settings,
+    /// Where relative paths start.
+    directory: PathBuf,
+    own_program: Option<PathBuf>,
+    source: Source,
+    /// Who the workers are, as it was looked up last.
+    identity: Remembered,
 }
 
 impl Invocation {
@@ -98,21 +127,130 @@ impl Invocation {
         }
     }
 
-    /// Reads everything and checks it.
+    /// Reads everything and checks it; waits for the interpreter if the file is in Python.
     ///
     /// # Errors
     ///
     /// The first source that cannot be read, or else every wrong setting at once.
     pub fn load(&self) -> Result<Loaded, LoadError> {
-        let (outside, mut warnings) = self.outside()?;
-        // Where the file lies is said outside of it; mistakes there are reported together with the file's own below.
+        let draft = self.draft()?;
+        let answer = draft.ask()?.map(Reader::wait);
+        draft.finish(answer)
+    }
+
+    /// Reads what can be read without waiting.
+    ///
+    /// # Errors
+    ///
+    /// A source that cannot be read.
+    pub fn draft(&self) -> Result<Draft, LoadError> {
+        let (outside, warnings, notes) = self.outside()?;
+        // Where the file lies is said outside of it; mistakes there are reported together with the file's own later.
         let early =
             settings::resolve(&outside.all()).map(|resolved| resolved.settings).unwrap_or_default();
         let mut directory = self.directory.clone();
         directory.extend(&early.chdir);
-        let Found { assignments: in_file, mut problems, warnings: in_vain } =
-            read_file(&directory, early.config.as_deref())?;
-        warnings.extend(in_vain);
+        let own_program = self.program.clone();
+        let hosts_python = runs_python(&early, &directory, own_program.as_deref());
+        let source = Source::find(early.config.as_deref(), &directory, hosts_python)?;
+        let identity = self.identity.clone();
+        Ok(Draft { outside, warnings, notes, early, directory, own_program, source, identity })
+    }
+
+    fn outside(&self) -> Result<(Outside, Vec<String>, Vec<String>), LoadError> {
+        let (environment, mut warnings) = settings::environment(&self.variables);
+        let mut problems = Vec::new();
+        let mut taken = |said: Said, place: &Place| {
+            for retired in &said.retired {
+                let problem = Problem { place: place.clone(), message: retired.sentence() };
+                match retired.fate {
+                    Fate::Ignored => warnings.push(problem.to_string()),
+                    Fate::Refused => problems.push(problem),
+                }
+            }
+            said.assignments
+        };
+        let mut cmd_args = Vec::new();
+        let mut notes = Vec::new();
+        for name in [GUNICORN_CMD_ARGS, CMD_ARGS] {
+            let place = Place::CmdArgs(name);
+            let said = self.said_in(name, &place)?;
+            let mut names: Vec<&str> = said.assignments.iter().map(|a| a.setting.name).collect();
+            names.dedup();
+            // It is named after another program: whoever left it there finds it in the log.
+            if name == GUNICORN_CMD_ARGS && !names.is_empty() {
+                notes.push(format!("Settings taken from {name} names={}", names.join(",")));
+            }
+            cmd_args.extend(taken(said, &place));
+        }
+        let place = Place::CommandLine;
+        let command_line = taken(parse(self.args.iter().cloned(), &place)?, &place);
+        Ok((Outside { environment, cmd_args, command_line, problems }, warnings, notes))
+    }
+
+    /// The command line in the variable `name`.
+    fn said_in(&self, name: &str, place: &Place) -> Result<Said, LoadError> {
+        let variable = self.variables.iter().find(|(known, _)| known == name);
+        match variable.map(|(_, line)| settings::split(line)) {
+            None => Ok(Said::default()),
+            Some(Ok(words)) => parse(words.into_iter().map(OsString::from), place),
+            Some(Err(why)) => {
+                let message = format!("cannot be split into words: {why}");
+                Err(LoadError::Settings(Problems(vec![Problem { place: place.clone(), message }])))
+            }
+        }
+    }
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>, place: &Place) -> Result<Said, LoadError> {
+    cli::parse(args, place).map_err(|error| LoadError::Usage(place.clone(), Box::new(error)))
+}
+
+impl Draft {
+    /// Starts what has to be asked for the file; `None`: nothing has.
+    ///
+    /// # Errors
+    ///
+    /// There is no interpreter, or it lacks the package.
+    pub fn ask(&self) -> Result<Option<Reader>, LoadError> {
+        let Source::Python(file) = &self.source else { return Ok(None) };
+        let python = self.interpreter().map_err(|why| self.unread(file, why))?;
+        let reader = Reader::start(&python, &file.form, &self.directory);
+        reader.map(Some).map_err(|error| self.unread(file, error.to_string()))
+    }
+
+    fn interpreter(&self) -> Result<PathBuf, String> {
+        let named = self.early.python.as_deref();
+        let python = python::interpreter(named, &self.directory, self.own_program.as_deref())
+            .map_err(|error| error.to_string())?;
+        python::check_package(&python).map_err(|error| error.to_string())?;
+        Ok(python)
+    }
+
+    fn unread(&self, file: &PythonFile, why: String) -> LoadError {
+        let source = PythonError { line: None, traceback: why };
+        LoadError::Python { name: file.name.clone(), source }
+    }
+
+    /// Lays the sources over each other and checks the whole; `answer` is what [`Draft::ask`] led to.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or else every wrong setting at once.
+    pub fn finish(mut self, answer: Option<Answer>) -> Result<Loaded, LoadError> {
+        let (found, mut hooks) = self.file(answer)?;
+        let Found { assignments: in_file, mut problems, warnings: in_vain } = found;
+        self.warnings.extend(in_vain);
+        let Draft {
+            outside,
+            mut warnings,
+            notes,
+            early,
+            mut directory,
+            own_program,
+            source,
+            identity,
+        } = self;
         problems.extend(outside.problems.iter().cloned());
         directory.extend(
             in_file
@@ -121,27 +259,44 @@ impl Invocation {
                 .map(|a| &a.text),
         );
 
-        match settings::resolve(&outside.around(in_file)) {
+        let commands = std::mem::take(&mut hooks.commands);
+        match settings::resolve(&outside.around(commands, in_file)) {
             Ok(mut resolved) => {
                 let addresses = check_addresses(&resolved, &mut problems);
-                let app = App::find(&resolved.settings, &directory, self.program.as_deref())
+                let mut app = App::find(&resolved.settings, &directory, own_program.as_deref())
                     .map_err(|error| {
-                        problems.push(problem(&resolved, &["app", "command"], error.to_string()));
+                        let names = &["app", "wsgi_app", "command"];
+                        problems.push(problem(&resolved, names, error.to_string()));
                     });
                 let credentials =
-                    self.identity.resolve(&resolved.settings).unwrap_or_else(|(name, why)| {
+                    identity.resolve(&resolved.settings).unwrap_or_else(|(name, why)| {
                         problems.push(problem(&resolved, &[name], why));
                         None
                     });
-                if app.as_ref().is_ok_and(|app| app.is_python) {
-                    lift_body_limit(&mut resolved);
+                if let Ok(app) = &app {
+                    if app.is_python {
+                        lift_body_limit(&mut resolved);
+                    } else {
+                        warnings.extend(idle_threads(&resolved));
+                    }
+                    warnings.extend(unusual(&resolved, app));
+                    check_watched(&resolved, app, &mut problems);
+                }
+                if let (Ok(app), Source::Python(file)) = (&mut app, &source) {
+                    warnings.extend(hooks.give_to(app, file));
                 }
                 check_database(&resolved, &mut problems);
                 check_admin(&resolved, &mut problems);
                 match app {
-                    Ok(app) if problems.is_empty() => {
-                        Ok(Loaded { resolved, addresses, app, credentials, warnings, directory })
-                    }
+                    Ok(app) if problems.is_empty() => Ok(Loaded {
+                        resolved,
+                        addresses,
+                        app,
+                        credentials,
+                        warnings,
+                        notes,
+                        directory,
+                    }),
                     _ => Err(LoadError::Settings(Problems(problems))),
                 }
             }
@@ -152,41 +307,66 @@ impl Invocation {
         }
     }
 
-    fn outside(&self) -> Result<(Outside, Vec<String>), LoadError> {
-        let usage = |error| LoadError::Usage(Box::new(error));
-        let (environment, mut warnings) = settings::environment(&self.variables);
-        let cmd_args = self.variables.iter().find(|(name, _)| name == CMD_ARGS);
-        let cmd_args = match cmd_args.map(|(_, line)| settings::split(line)) {
-            None => Said::default(),
-            Some(Ok(words)) => {
-                cli::parse(words.into_iter().map(OsString::from), &Place::CmdArgs).map_err(usage)?
+    /// What the file holds.
+    fn file(&self, answer: Option<Answer>) -> Result<(Found, Hooks), LoadError> {
+        let file = match &self.source {
+            Source::Nothing => return Ok((Found::default(), Hooks::default())),
+            Source::Toml(path) => {
+                return Ok((read_toml(&self.directory, path)?, Hooks::default()));
             }
-            Some(Err(why)) => {
-                let message = format!("cannot be split into words: {why}");
-                return Err(LoadError::Settings(Problems(vec![Problem {
-                    place: Place::CmdArgs,
-                    message,
-                }])));
-            }
+            Source::Python(file) => file,
         };
-        let command_line =
-            cli::parse(self.args.iter().cloned(), &Place::CommandLine).map_err(usage)?;
-        let mut problems = Vec::new();
-        for (said, place) in [(&cmd_args, Place::CmdArgs), (&command_line, Place::CommandLine)] {
-            for retired in &said.retired {
-                let problem = Problem { place: place.clone(), message: retired.sentence() };
-                match retired.fate {
-                    Fate::Ignored => warnings.push(problem.to_string()),
-                    Fate::Refused => problems.push(problem),
+        let answer = answer.unwrap_or_else(|| Err("nobody was asked".to_owned()));
+        let answer = answer.map_err(|why| self.unread(file, why))?;
+        let PythonFound { found, hooks } = settings::python_file(&file.name, &answer)
+            .map_err(|source| LoadError::Python { name: file.name.clone(), source })?;
+        let python = self.interpreter().map_err(|why| self.unread(file, why))?;
+        Ok((found, Hooks::sorted(hooks, &python, file)))
+    }
+}
+
+/// Hooks that are functions in a Python file.
+#[derive(Debug, Default)]
+struct Hooks {
+    /// The commands that call the master's.
+    commands: Vec<Assignment>,
+    /// Those that workers call themselves.
+    of_workers: Vec<(String, Place)>,
+}
+
+impl Hooks {
+    fn sorted(hooks: Vec<(String, Place)>, python: &Path, file: &PythonFile) -> Hooks {
+        let mut sorted = Hooks::default();
+        for (name, place) in hooks {
+            match Setting::find(&name) {
+                Some(setting) if !WORKER_HOOKS.contains(&setting.name) => {
+                    let python = quote(&python.to_string_lossy());
+                    let text = format!("{python} -m monoceros.hook {} {name}", quote(&file.form));
+                    sorted.commands.push(Assignment { setting, text, place });
                 }
+                _ => sorted.of_workers.push((name, place)),
             }
         }
-        let (cmd_args, command_line) = (cmd_args.assignments, command_line.assignments);
-        Ok((Outside { environment, cmd_args, command_line, problems }, warnings))
+        sorted
+    }
+
+    /// Tells the workers of a Python application where their hooks are; warnings if `app` is none.
+    fn give_to(&self, app: &mut App, file: &PythonFile) -> Vec<String> {
+        if app.is_python {
+            if !self.of_workers.is_empty() {
+                app.with_hooks_of(&file.form);
+            }
+            return Vec::new();
+        }
+        let ignored = |(name, place): &(String, Place)| {
+            format!("{place}: {name} is never called: this is no Python application")
+        };
+        self.of_workers.iter().map(ignored).collect()
     }
 }
 
 /// What is said outside of the file.
+#[derive(Debug)]
 struct Outside {
     environment: Vec<Assignment>,
     cmd_args: Vec<Assignment>,
@@ -200,34 +380,10 @@ impl Outside {
         [&self.environment[..], &self.cmd_args, &self.command_line].concat()
     }
 
-    /// All sources in rising priority.
-    fn around(self, file: Vec<Assignment>) -> Vec<Assignment> {
-        [self.environment, file, self.cmd_args, self.command_line].concat()
-    }
-}
-
-fn read_file(directory: &Path, named: Option<&Path>) -> Result<Found, LoadError> {
-    let shown = named.unwrap_or(Path::new(FILE_BY_DEFAULT));
-    let read = || {
-        let mut text = String::new();
-        let path = directory.join(shown);
-        // A pipe would keep the reader waiting, and at a reload that is the arbiter.
-        if !fs::metadata(&path)?.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        let mut file = fs::File::open(path)?.take(FILE_BYTES_MAX + 1);
-        file.read_to_string(&mut text)?;
-        if FILE_BYTES_MAX < text.len() as u64 {
-            return Err(io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
-        }
-        Ok(text)
-    };
-    match read() {
-        Ok(text) => Ok(settings::file(shown, &text)),
-        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
-            Ok(Found::default())
-        }
-        Err(source) => Err(LoadError::File { path: shown.to_owned(), source }),
+    /// All sources in rising priority. The commands that call a Python file's hooks come first: a hook that is set
+    /// anywhere by hand goes before them.
+    fn around(self, hooks: Vec<Assignment>, file: Vec<Assignment>) -> Vec<Assignment> {
+        [hooks, self.environment, file, self.cmd_args, self.command_line].concat()
     }
 }
 
@@ -247,6 +403,33 @@ fn check_addresses(resolved: &Resolved, problems: &mut Vec<Problem>) -> Vec<Bind
     addresses
 }
 
+/// What is not wrong, and worth a warning.
+fn unusual(resolved: &Resolved, app: &App) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if resolved.settings.preload_app && !app.is_python {
+        let why = "preload_app has no effect: programs share their code anyway, and a reload \
+                   always brings the new one";
+        warnings.push(problem(resolved, &["preload_app"], why.to_owned()).to_string());
+    }
+    if resolved.settings.reload {
+        // gunicorn's words.
+        warnings.push("Reloader is on. Use in development only!".to_owned());
+    }
+    warnings
+}
+
+/// The master looks at files by their names alone; patterns are read where Python runs.
+fn check_watched(resolved: &Resolved, app: &App, problems: &mut Vec<Problem>) {
+    let is_pattern = |path: &&String| path.contains(['*', '?', '[']);
+    let pattern = resolved.settings.reload_extra_files.iter().find(is_pattern);
+    if let Some(pattern) = pattern.filter(|_| !app.is_python) {
+        let message = format!(
+            "reload_extra_files is {pattern:?}: patterns are for Python applications, name the file"
+        );
+        problems.push(problem(resolved, &["reload_extra_files"], message));
+    }
+}
+
 /// Under gunicorn an application sets its own limit on bodies, and large ones do not stay in memory: no limit by default.
 fn lift_body_limit(resolved: &mut Resolved) {
     let is_default =
@@ -254,6 +437,13 @@ fn lift_body_limit(resolved: &mut Resolved) {
     if is_default {
         resolved.settings.limit_request_body = 0;
     }
+}
+
+/// Threads that are asked for where no Python application is: nothing comes of them.
+fn idle_threads(resolved: &Resolved) -> Option<String> {
+    let message = "threads has no effect: a worker is one event loop that serves many connections";
+    (1 < resolved.settings.threads)
+        .then(|| problem(resolved, &["threads"], message.to_owned()).to_string())
 }
 
 fn check_database(resolved: &Resolved, problems: &mut Vec<Problem>) {
@@ -337,9 +527,11 @@ impl LoadError {
     #[must_use]
     pub fn exit_code(&self) -> i32 {
         match self {
-            LoadError::Usage(error) if cli::is_answer(error) => shared::exit::OK,
-            LoadError::Usage(_) => shared::exit::USAGE,
-            LoadError::File { .. } | LoadError::Settings(_) => shared::exit::CONFIG,
+            LoadError::Usage(_, error) if cli::is_answer(error) => shared::exit::OK,
+            LoadError::Usage(..) => shared::exit::USAGE,
+            LoadError::File { .. } | LoadError::Python { .. } | LoadError::Settings(_) => {
+                shared::exit::CONFIG
+            }
         }
     }
 }
@@ -347,10 +539,14 @@ impl LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LoadError::Usage(error) => write!(f, "{}", error.render()),
+            LoadError::Usage(Place::CmdArgs(name), error) => {
+                write!(f, "environment {name}: {}", error.render())
+            }
+            LoadError::Usage(_, error) => write!(f, "{}", error.render()),
             LoadError::File { path, .. } => {
                 write!(f, "cannot read settings file {}", path.display())
             }
+            LoadError::Python { name, .. } => write!(f, "cannot read settings file {name}"),
             LoadError::Settings(problems) => problems.fmt(f),
         }
     }
@@ -360,7 +556,8 @@ impl std::error::Error for LoadError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             LoadError::File { source, .. } => Some(source),
-            LoadError::Usage(_) | LoadError::Settings(_) => None,
+            LoadError::Python { source, .. } => Some(source),
+            LoadError::Usage(..) | LoadError::Settings(_) => None,
         }
     }
 }

@@ -191,6 +191,12 @@ impl Generation {
         &self.loaded.app
     }
 
+    /// Whether its workers are forked from a process that has loaded the application.
+    #[must_use]
+    pub fn preloads(&self) -> bool {
+        self.settings().preload_app && self.app().is_python
+    }
+
     /// Its settings as they were written.
     #[must_use]
     pub fn settings(&self) -> &Settings {

@@ -12,16 +12,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::killpg;
-use nix::unistd::pipe2;
-use shared::settings::{self, Settings};
+use shared::settings::{self, Setting, Settings};
+use sys::Pid;
 use sys::pidfd::Exit;
 use sys::spawn::{Child, Spawn, find_program};
-use sys::{Pid, Signal};
 
 use crate::journal::Journal;
+use crate::piped;
 use crate::process::Environment;
 
 /// Hooks that run at one time; further ones wait their turn.
@@ -50,6 +48,7 @@ pub enum Hook {
     WhenReady,
     OnAllReady,
     OnReload,
+    PreFork,
     PostFork,
     PostWorkerInit,
     WorkerAbort,
@@ -69,6 +68,7 @@ impl Hook {
             Hook::WhenReady => "when_ready",
             Hook::OnAllReady => "on_all_ready",
             Hook::OnReload => "on_reload",
+            Hook::PreFork => "pre_fork",
             Hook::PostFork => "post_fork",
             Hook::PostWorkerInit => "post_worker_init",
             Hook::WorkerAbort => "worker_abort",
@@ -86,6 +86,7 @@ impl Hook {
             Hook::WhenReady => &settings.when_ready,
             Hook::OnAllReady => &settings.on_all_ready,
             Hook::OnReload => &settings.on_reload,
+            Hook::PreFork => &settings.pre_fork,
             Hook::PostFork => &settings.post_fork,
             Hook::PostWorkerInit => &settings.post_worker_init,
             Hook::WorkerAbort => &settings.worker_abort,
@@ -147,7 +148,8 @@ impl Hooks {
             .environment
             .with_all(&settings.raw_env)
             .with("MONOCEROS_HOOK", hook.name())
-            .with("MONOCEROS_HOOK_MASTER_PID", &std::process::id().to_string());
+            .with("MONOCEROS_HOOK_MASTER_PID", &std::process::id().to_string())
+            .with("MONOCEROS_HOOK_SETTINGS", &without_secrets(settings));
         for (name, value) in facts {
             environment = environment.with(&format!("MONOCEROS_HOOK_{name}"), value);
         }
@@ -166,7 +168,7 @@ impl Hooks {
         while let Some(running) = self.running.get_mut(index) {
             if running.deadline <= now && !running.is_killed {
                 running.is_killed = true;
-                running.kill();
+                piped::kill(&running.child);
             }
             match sys::pidfd::reap(&running.child.pidfd) {
                 Ok(None) => index += 1,
@@ -207,7 +209,7 @@ impl Hooks {
             self.journal.pump();
         }
         for running in self.running.drain(..) {
-            running.kill();
+            piped::kill(&running.child);
             let (name, pid) = (running.hook.name(), running.child.pid);
             self.journal.warning(&format!("Hook left behind hook={name} pid={pid}"));
         }
@@ -256,13 +258,14 @@ impl Hooks {
     }
 }
 
-impl Running {
-    fn kill(&self) {
-        // Not reaped yet, so the number is still its own. It may not have got as far as having a group.
-        let _ = killpg(self.child.pid, Signal::SIGKILL);
-        // Its end is about to be reported, or was.
-        let _ = sys::pidfd::send_signal(&self.child.pidfd, Signal::SIGKILL);
+/// The settings as JSON, but for those that may hold a password.
+fn without_secrets(settings: &Settings) -> String {
+    // Settings are written for workers in the same way; an empty text is no harm to whoever asks nothing of it.
+    let mut json = serde_json::to_value(settings).unwrap_or_default();
+    if let Some(json) = json.as_object_mut() {
+        json.retain(|name, _| Setting::find(name).is_some_and(|setting| !setting.secret));
     }
+    json.to_string()
 }
 
 fn start(call: Call) -> io::Result<Running> {
@@ -271,18 +274,11 @@ fn start(call: Call) -> io::Result<Running> {
     let path = std::env::var_os("PATH");
     let program = find_program(OsStr::new(name), path.as_deref())
         .ok_or_else(|| io::Error::other("no such program in PATH"))?;
-    let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    // The child's end waits, as programs expect of their standard output: the flag is each end's own.
-    nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
-    let nothing = File::open("/dev/null")?;
     let mut spawn = Spawn::new(CString::new(program.as_os_str().as_bytes())?);
     spawn.args = words.iter().filter_map(|word| CString::new(word.as_bytes()).ok()).collect();
     spawn.env = call.environment.variables();
-    spawn.fds = vec![(nothing.as_fd(), 0), (write.as_fd(), 1), (write.as_fd(), 2)];
-    spawn.session = true;
-    spawn.parent_death_signal = Some(Signal::SIGTERM);
-    let child = spawn.spawn()?;
-    let output = Output { pipe: Some(File::from(read)), line: Vec::new(), bytes: 0 };
+    let (child, pipe) = piped::start(spawn, true)?;
+    let output = Output { pipe: Some(pipe), line: Vec::new(), bytes: 0 };
     let deadline = Instant::now() + call.limit;
     Ok(Running { hook: call.hook, child, output, deadline, is_killed: false })
 }

@@ -2,18 +2,22 @@
 
 use std::cell::RefCell;
 use std::ffi::CString;
+use std::rc::Rc;
 
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 use shared::settings::Settings;
 use sys::spawn::Credentials;
 
 /// Who the workers are by the settings that were looked up last: a reload that changes none of these asks nobody, for the
-/// user database may be far away and slow.
+/// user database may be far away and slow. Copies remember the same.
 #[derive(Debug, Clone, Default)]
-pub struct Remembered(RefCell<Option<(Asked, Option<Credentials>)>>);
+pub struct Remembered(Rc<RefCell<Option<Answer>>>);
 
 /// The settings that say who the workers are.
 type Asked = (Option<String>, Option<String>, bool);
+
+/// What was asked, and the answer.
+type Answer = (Asked, Option<Credentials>);
 
 impl Remembered {
     /// As [`resolve`], for settings that have not changed from memory.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod application_check;
 pub mod arbiter;
 pub mod cli;
 pub mod clock;
@@ -24,10 +25,12 @@ pub mod lookup;
 pub mod obituary;
 pub mod oom;
 pub mod pidfile;
+mod piped;
 pub mod proc;
 pub mod process;
 mod python;
 pub mod store;
 pub mod upgrade;
 pub mod upgrade_link;
+pub mod watch;
 pub mod wear;

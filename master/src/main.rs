@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
+use master::application_check;
 use master::arbiter::{Arbiter, Known};
 use master::companion::{self, EMBEDDED_COMMAND};
 use master::config::{Invocation, LoadError, Loaded};
@@ -63,7 +64,10 @@ fn run() -> i32 {
             say(&format!("master: {why}"));
             return exit::CONFIG;
         }
-        return exit::OK;
+        return application_check::run(loaded).unwrap_or_else(|why| {
+            say(&format!("master: {why}"));
+            exit::WORKER_BOOT
+        });
     }
     let report = daemon::report();
     if loaded.settings().daemon && report.is_none() && handover.is_none() {
@@ -145,9 +149,15 @@ fn start(
 fn refuse(error: &LoadError) -> i32 {
     let code = error.exit_code();
     match error {
-        LoadError::Usage(error) if code == exit::OK => return answer(&error.render().to_string()),
-        LoadError::Usage(_) => say(error.to_string().trim_end()),
+        LoadError::Usage(_, error) if code == exit::OK => {
+            return answer(&error.render().to_string());
+        }
+        LoadError::Usage(..) => say(error.to_string().trim_end()),
         LoadError::File { .. } => say(&format!("master: {}", chain(error))),
+        LoadError::Python { source, .. } => {
+            say(source.traceback.trim_end());
+            say(&format!("master: {}", chain(error)));
+        }
         LoadError::Settings(problems) => {
             say(&problems.to_string());
             let count = problems.0.len();

@@ -30,6 +30,7 @@ const OURS_ALONE: &[&str] = &[
     contract::BLOCK,
     contract::LIFELINE,
     contract::OBSERVED,
+    contract::PRELOADER,
     contract::CMD_ARGS,
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -116,6 +117,19 @@ pub struct Orders<'a> {
     pub credentials: Option<Credentials>,
     /// What only workers get.
     pub worker: Option<WorkerOrders<'a>>,
+    /// What only preloaders get.
+    pub preloader: Option<PreloaderOrders<'a>>,
+}
+
+/// What only preloaders get.
+#[derive(Debug)]
+pub struct PreloaderOrders<'a> {
+    /// The generation whose workers it makes.
+    pub generation: u32,
+    /// Where it hears of the workers that are wanted.
+    pub channel: BorrowedFd<'a>,
+    /// The scoreboard, for its workers.
+    pub scoreboard: BorrowedFd<'a>,
 }
 
 /// What only workers get.
@@ -156,6 +170,17 @@ pub struct Process {
     pub exec_failure: Option<String>,
 }
 
+/// A lifeline: our end, and the child's.
+///
+/// # Errors
+///
+/// No descriptors left.
+pub fn lifeline() -> io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((ours, theirs.into()))
+}
+
 impl Process {
     /// Spawns a child.
     ///
@@ -163,9 +188,7 @@ impl Process {
     ///
     /// No process, memory or descriptors left. That the program cannot be executed is seen at its end.
     pub fn spawn(orders: &Orders<'_>, now: Instant) -> io::Result<Process> {
-        let (lifeline, theirs) = UnixStream::pair()?;
-        lifeline.set_nonblocking(true)?;
-        let theirs: OwnedFd = theirs.into();
+        let (lifeline, theirs) = lifeline()?;
 
         let mut spawn = Spawn::new(orders.program.clone());
         spawn.args =
@@ -194,6 +217,11 @@ impl Process {
                 environment.set(contract::BLOCK, &block.to_string());
             }
         }
+        if let Some(preloader) = &orders.preloader {
+            environment.set(contract::GENERATION, &preloader.generation.to_string());
+            environment.set(contract::PRELOADER, &spawn.pass(preloader.channel).to_string());
+            environment.set(contract::SCOREBOARD, &spawn.pass(preloader.scoreboard).to_string());
+        }
         let notify = orders.notify_socket.to_os_string().into_vec();
         environment
             .0
@@ -203,22 +231,45 @@ impl Process {
         spawn.parent_death_signal = Some(Signal::SIGTERM);
         spawn.credentials = orders.credentials.clone();
         // Companions outlive the workers at a stop, so the terminal's Ctrl-C is not for them.
-        spawn.session = orders.worker.is_none();
+        spawn.session = orders.worker.is_none() && orders.preloader.is_none();
         let child = spawn.spawn()?;
+        let of_worker = orders.worker.as_ref().map(|worker| worker.generation);
+        let of_preloader = orders.preloader.as_ref().map(|preloader| preloader.generation);
         Ok(Process {
+            slot: orders.worker.as_ref().map(|worker| worker.slot),
+            generation: of_worker.or(of_preloader).unwrap_or(0),
+            block: orders.worker.as_ref().and_then(|worker| Some(worker.block?.1)),
+            ..Process::new(child, lifeline, now)
+        })
+    }
+
+    /// A worker that somebody else forked for us.
+    #[must_use]
+    pub fn forked(
+        child: Child,
+        lifeline: UnixStream,
+        (slot, generation): (usize, u32),
+        block: Option<usize>,
+        now: Instant,
+    ) -> Process {
+        Process { slot: Some(slot), generation, block, ..Process::new(child, lifeline, now) }
+    }
+
+    fn new(child: Child, lifeline: UnixStream, now: Instant) -> Process {
+        Process {
             child,
             lifeline,
             since: now,
-            slot: orders.worker.as_ref().map(|worker| worker.slot),
-            generation: orders.worker.as_ref().map_or(0, |worker| worker.generation),
-            block: orders.worker.as_ref().and_then(|worker| Some(worker.block?.1)),
+            slot: None,
+            generation: 0,
+            block: None,
             ready_at: None,
             is_ready: false,
             wear: Wear::default(),
             drained_because: None,
             status: None,
             exec_failure: None,
-        })
+        }
     }
 
     /// Its process id, for people.

@@ -18,6 +18,8 @@ fn exit_codes_tell_usage_from_settings() {
         (&["--workers", "0"], 78, "command line: workers is \"0\", expected a whole number"),
         (&["--bind", "host:port", "--check-config"], 78, "command line: bind is \"host:port\""),
         (&["--config", "nowhere.toml"], 78, "cannot read settings file nowhere.toml"),
+        (&["--config", "file:nowhere.py"], 78, "cannot read settings file nowhere.py"),
+        (&["--config", "python:"], 78, "config is \"python:\", expected a path, or python:MODULE"),
         (&["app:app"], 78, "Python applications"),
         (&["./nowhere"], 78, "no such program"),
         (&["--database", "mysql://x"], 78, "command line: database is neither"),
@@ -51,6 +53,7 @@ fn sources_beat_each_other_in_their_order() {
     let folder = Folder::new();
     folder.write("m.toml", "timeout = 2\nkeepalive = 2\nworkers = 2\n");
     let output = command(&folder, &["-c", "m.toml", "--keep-alive", "4", "--print-config"])
+        .env("GUNICORN_CMD_ARGS", "--timeout 5 --keep-alive 5 --graceful-timeout 5")
         .env("MONOCEROS_CMD_ARGS", "--timeout 3 --keep-alive 3")
         .env("MONOCEROS_BACKLOG", "100")
         .env("WEB_CONCURRENCY", "9")
@@ -65,7 +68,8 @@ fn sources_beat_each_other_in_their_order() {
         "\nworkers = 2  # m.toml:3:11\n",
         "\nbacklog = 100  # environment MONOCEROS_BACKLOG\n",
         "\nbind = [\"0.0.0.0:1234\"]  # environment PORT\n",
-        "\ngraceful_timeout = 30  # default\n",
+        "\ngraceful_timeout = 5  # environment GUNICORN_CMD_ARGS\n",
+        "\nboot_timeout = 60  # default\n",
     ] {
         assert!(page.contains(line), "{line:?} is missing in:\n{page}");
     }
@@ -156,8 +160,9 @@ fn flags_that_cannot_be_honoured_are_refused_by_name() {
         ),
         (&["--paster", "x.ini"], "paste is not offered: PasteDeploy files are not read"),
         (&["--spew"], "spew is not offered: it traces Python"),
+        (&["--reload-extra-file", "*.html"], "patterns are for Python applications"),
+        (&["--reload-engine", "magic"], "expected `auto`, `poll` or `inotify`"),
         (&["--dirty-workers", "2"], "dirty_workers is not offered: there is no pool"),
-        (&["-c", "gunicorn.conf.py"], "expected a TOML file: gunicorn's Python files are not read"),
     ] {
         let (code, text) = run(&folder, &[&["--check-config"], args].concat());
         assert_eq!(code, Some(78), "{args:?}: {text}");

@@ -337,3 +337,50 @@ fn names_in_new_settings_are_looked_up_and_used() {
     assert!(String::from_utf8_lossy(&bytes[..count]).starts_with('<'));
     server.stop();
 }
+
+#[test]
+fn a_program_that_is_built_anew_is_taken_over_by_itself() {
+    let folder = Folder::new();
+    support::master();
+    let worker = support::master().with_file_name("worker");
+    let program = folder.path("program");
+    let build = |folder: &Folder| {
+        // As a linker's driver does it: under another name first.
+        std::fs::copy(&worker, folder.path("new")).unwrap();
+        std::fs::rename(folder.path("new"), folder.path("program")).unwrap();
+    };
+    build(&folder);
+    let extra = folder.write("notes", "1");
+    let mut server = Server::start_in(
+        folder,
+        &[
+            "--workers",
+            "2",
+            "--reload",
+            "--reload-extra-file",
+            extra.to_str().unwrap(),
+            program.to_str().unwrap(),
+        ],
+    );
+    server.expect("Reloader is on. Use in development only!");
+    server.expect("Reload failed");
+    let load = Load::start(&server.address(), 2, Duration::from_millis(5));
+    build(&server.folder);
+    server.wait_for_line("Reloaded generation=1");
+    assert_eq!(server.count("program modified"), 1, "{}", server.log());
+    std::fs::write(&extra, "12").unwrap();
+    server.wait_for_line("notes modified");
+    server.wait_for_line("Reloaded generation=2");
+    // What cannot boot leaves the old one serving, and the next build is seen.
+    std::fs::write(server.folder.path("new"), "#!/bin/false\n").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(server.folder.path("new"), executable).unwrap();
+    std::fs::rename(server.folder.path("new"), &program).unwrap();
+    server.wait_for_line("Reload failed, still serving generation=2");
+    build(&server.folder);
+    server.wait_for_line("Reloaded generation=4");
+    let (answered, failed) = load.finish();
+    assert!(failed.is_empty() && 100 < answered, "{answered} answered, {failed:?}");
+    server.expect("ready=never");
+    server.stop();
+}

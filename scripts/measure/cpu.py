@@ -1,6 +1,10 @@
 """CPU time and memory of process trees, from the scheduler's own statistics."""
 
 import os
+import time
+
+# A server has settled when it spent less than this share of one processor for this long; it is not waited for longer.
+SETTLED_SHARE, SETTLED_S, SETTLE_MAX_S = 0.05, 0.3, 10
 
 
 def tree(root):
@@ -40,18 +44,38 @@ def seconds(pids):
     return times
 
 
-def spent(before, after):
-    """CPU seconds between two readings. One that began in between counts whole; one that ended is lost."""
-    return sum(time - before.get(key, 0) for key, time in after.items())
+def spent(before, after, pids=None):
+    """CPU seconds between two readings, of `pids` alone if given. One that began in between counts whole; one that ended
+    is lost."""
+    return sum(time - before.get(key, 0) for key, time in after.items() if pids is None or key[0] in pids)
+
+
+def settle(root):
+    """Waits until a process tree has nothing to do any more, as after its start."""
+    deadline = time.monotonic() + SETTLE_MAX_S
+    while time.monotonic() < deadline:
+        before = seconds(tree(root))
+        time.sleep(SETTLED_S)
+        if spent(before, seconds(tree(root))) < SETTLED_SHARE * SETTLED_S:
+            return
+
+
+def title(pid):
+    """The command line, as the process shows it; empty if it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def pss_bytes(pids):
-    """Memory of the processes, pages that they share counted once."""
-    total = 0
+    """Memory of each process: of a page that several share, each has its part."""
+    sizes = []
     for pid in pids:
         try:
             with open(f"/proc/{pid}/smaps_rollup") as file:
-                total += sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
+                sizes.append(sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:")))
         except OSError:
             continue
-    return total
+    return sizes

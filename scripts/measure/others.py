@@ -16,7 +16,7 @@ def found():
 def command(program):
     """What starts such a server: all of them take the same flags."""
 
-    def start(port, database, flags):
-        return [*program, "--bind", f"127.0.0.1:{port}", "--workers", str(flags.workers), "--database", database.url()]
+    def start(peer, database, flags):
+        return [*program, "--bind", peer.address(), "--workers", str(flags.workers), "--database", database.url()]
 
     return start

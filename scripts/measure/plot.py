@@ -2,9 +2,9 @@
 
 from xml.sax.saxutils import escape
 
-from . import table
+from . import peers, table
 
-PANEL_WIDTH, BAR_HEIGHT, GAP, LABEL_WIDTH, VALUE_WIDTH, HEADER = 460, 16, 5, 90, 150, 34
+PANEL_WIDTH, BAR_HEIGHT, GAP, LABEL_WIDTH, VALUE_WIDTH, HEADER = 500, 16, 5, 130, 150, 34
 COLUMNS = 2
 OURS, OTHERS, DATABASE = "#b3452c", "#5b7083", "0.45"
 
@@ -36,7 +36,7 @@ def bars(names, by_peer):
     for place, name in enumerate(sorted(names, key=total.get)):
         figures, y = by_peer[name], HEADER + place * (BAR_HEIGHT + GAP)
         own, database = figures["server_us"] * scale, figures["postgres_us"] * scale
-        colour = OURS if name == "monoceros" else OTHERS
+        colour = OURS if name in peers.OURS else OTHERS
         text = y + BAR_HEIGHT - 4
         yield f'<text x="{LABEL_WIDTH - 6}" y="{text}" text-anchor="end">{escape(name)}</text>'
         yield f'<rect x="{LABEL_WIDTH}" y="{y}" width="{own:.1f}" height="{BAR_HEIGHT}" fill="{colour}"/>'

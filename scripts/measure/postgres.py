@@ -4,6 +4,7 @@ import glob
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -30,7 +31,14 @@ SETTINGS = {
     "autovacuum": "off",
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track": "all",
+    # The statements and, by the virtual transaction they were in, the Syncs: each ends a transaction. PostgreSQL's own
+    # count of transactions (pg_stat_database) lags up to ten seconds behind.
+    "log_statement": "all",
+    "log_line_prefix": "of=%a in=%v ",
 }
+EXECUTED = re.compile(r"^of=(.*) in=(\S+) LOG:  (?:execute|statement)\b[^:]*: *(\w+)", re.M)
+# Processes that write behind the backends: what updates cost there depends on how long ago they last did.
+WRITERS = ("walwriter", "checkpointer", "background writer")
 FORTUNES = """fortune: No such file or directory
 A computer scientist is someone who fixes things that aren't broken.
 After enough decimal places, nobody gives a damn.
@@ -60,6 +68,8 @@ class Cluster:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="monoceros-bench-", dir="/tmp"))
         self.port = free_port()
         self.process = None
+        # Bytes of the log that were there at the last reset.
+        self.logged = 0
         self.account = {}
         if os.geteuid() == 0:
             try:
@@ -110,8 +120,9 @@ class Cluster:
         return done.stdout.strip()
 
     def quiet(self):
-        """Counts no statements from now on: counting costs PostgreSQL CPU."""
+        """Counts and logs no statements from now on: that costs PostgreSQL CPU."""
         self.query("ALTER SYSTEM SET pg_stat_statements.track = 'none'")
+        self.query("ALTER SYSTEM SET log_statement = 'none'")
         self.query("SELECT pg_reload_conf()")
 
     def statements(self):
@@ -128,8 +139,13 @@ class Cluster:
             found[name] = [int(number) for number in text.split("|")]
         return found
 
+    def syncs(self):
+        """Transactions of servers in which something was read, since the last reset: as many as Syncs, if none held two reads."""
+        return syncs((self.folder / "log").read_bytes()[self.logged :].decode(errors="replace"))
+
     def reset(self):
         self.query("SELECT pg_stat_statements_reset()")
+        self.logged = (self.folder / "log").stat().st_size
 
     def url(self):
         if self.transport == "unix":
@@ -143,6 +159,10 @@ class Cluster:
     def pids(self):
         return cpu.tree(self.process.pid)
 
+    def writers(self):
+        """Those of its processes that write behind the backends."""
+        return {pid for pid in self.pids() if cpu.title(pid).endswith(WRITERS)}
+
     def __exit__(self, *_):
         if self.process:
             self.process.send_signal(signal.SIGINT)
@@ -151,6 +171,12 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def syncs(log):
+    """Distinct transactions in which servers executed a SELECT; those of `psql` are ours."""
+    executed = EXECUTED.findall(log)
+    return len({transaction for client, transaction, verb in executed if verb.lower() == "select" and client != "psql"})
 
 
 def programs():

@@ -30,14 +30,19 @@ pub const LIFELINE: &str = "MONOCEROS_LIFELINE";
 /// Descriptor of the scoreboard's shared memory, for the program `admin`, which reads it all and has no block.
 pub const OBSERVED: &str = "MONOCEROS_OBSERVED";
 
+/// Descriptor of a socket to the master, for a preloader: see [`crate::preload`]. It has neither slot nor block.
+pub const PRELOADER: &str = "MONOCEROS_PRELOADER";
+
 /// Prefix of the variable that sets a setting: `MONOCEROS_GRACEFUL_TIMEOUT`.
 pub const SETTING_PREFIX: &str = "MONOCEROS_";
 /// Further command line, split as a shell would, weaker than the real one.
 pub const CMD_ARGS: &str = "MONOCEROS_CMD_ARGS";
+/// gunicorn's variable for the same, weaker than [`CMD_ARGS`].
+pub const GUNICORN_CMD_ARGS: &str = "GUNICORN_CMD_ARGS";
 
 /// Variables with [`SETTING_PREFIX`] that are no settings.
 pub const RESERVED: &[&str] =
-    &[SLOT, GENERATION, SETTINGS, SCOREBOARD, BLOCK, LIFELINE, OBSERVED, CMD_ARGS];
+    &[SLOT, GENERATION, SETTINGS, SCOREBOARD, BLOCK, LIFELINE, OBSERVED, PRELOADER, CMD_ARGS];
 
 /// First listening descriptor of a worker, as systemd has it.
 pub const FIRST_LISTENER: i32 = 3;
@@ -118,6 +123,8 @@ pub struct Notice {
     pub stopping: bool,
     /// `WATCHDOG=1`: a heartbeat of a worker that has no scoreboard block.
     pub watchdog: bool,
+    /// `RELOAD=1`: the code has changed, and new workers are wanted (heeded with the setting `reload`); `STATUS` says what.
+    pub reload: bool,
     /// `STATUS=text`: for people; with `errno`, why the boot failed.
     pub status: Option<String>,
     /// `ERRNO=n`: the boot failed.
@@ -134,6 +141,7 @@ impl Notice {
                 Some(("READY", "1")) => notice.ready = true,
                 Some(("STOPPING", "1")) => notice.stopping = true,
                 Some(("WATCHDOG", "1")) => notice.watchdog = true,
+                Some(("RELOAD", "1")) => notice.reload = true,
                 Some(("STATUS", text)) => notice.status = Some(text.to_owned()),
                 Some(("ERRNO", number)) => notice.errno = number.trim().parse().ok(),
                 _ => (),
@@ -161,6 +169,7 @@ mod tests {
         let notice = Notice::parse("READY=1\nFUTURE=x\nSTATUS=all = well\nERRNO=oops\n");
         let want = Notice { ready: true, status: Some("all = well".into()), ..Notice::default() };
         assert_eq!(notice, want);
+        assert!(Notice::parse("RELOAD=1\nSTATUS=app.py modified").reload);
         assert_eq!(Notice::parse("READY=0\n\0\n=\n"), Notice::default());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`contract`]: the variables, descriptors, messages and orders between the master and a worker.
 //! - [`exit`]: exit codes, the same for both.
+//! - [`preload`]: what the master and a preloader say to each other.
 //! - [`settings`]: the one table of settings, and how default, environment, file and command line are laid over each other.
 //!
 //! ```
@@ -16,4 +17,5 @@
 
 pub mod contract;
 pub mod exit;
+pub mod preload;
 pub mod settings;

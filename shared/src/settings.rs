@@ -2,7 +2,8 @@
 //!
 //! - [`SETTINGS`] and [`Settings`] come from one list, in `table.rs`: a further setting is one row there.
 //! - Stage one stores what was written. Names are resolved and files opened later, so `--help` always works.
-//! - Later sources win: default, environment, file, [`crate::contract::CMD_ARGS`], command line. [`resolve`] lays them.
+//! - Later sources win: default, environment, file, [`crate::contract::GUNICORN_CMD_ARGS`],
+//!   [`crate::contract::CMD_ARGS`], command line. [`resolve`] lays them.
 //! - A value is checked where it was written, even when a later source overrides it: the mistake is still a mistake.
 
 mod edge;
@@ -10,6 +11,7 @@ mod environment;
 mod file;
 mod parse;
 mod print;
+mod python;
 mod reference;
 mod resolve;
 mod retired;
@@ -20,12 +22,15 @@ mod table;
 pub use edge::{HeaderMap, ProxyProtocol, RealIp, SYSLOG_FACILITIES, SyslogPlan};
 pub use environment::assignments as environment;
 pub use file::{Found, assignments as file};
+pub use python::{PythonError, PythonFound, WORKER_HOOKS, assignments as python_file};
 pub use reference::page as reference_page;
 pub use resolve::{Assignment, Place, Problem, Problems, Resolved, Value, resolve};
 pub use retired::{Fate, RETIRED, Retired, Takes};
-pub use split::split;
+pub use split::{quote, split};
 pub use suggest::nearest;
-pub use table::{LogFormat, LogLevel, SETTINGS, Settings, UpgradeManner, WORKERS_MAX};
+pub use table::{
+    LogFormat, LogLevel, PrepareManner, SETTINGS, Settings, UpgradeManner, WORKERS_MAX,
+};
 
 /// Settings that are called otherwise in gunicorn's files, with our names.
 const RENAMED: &[(&str, &str)] = &[("control_socket_disable", "no_control_socket")];

@@ -41,6 +41,49 @@ fn main() -> ExitCode {
             .get("/fail", |_, _| -> Result {
                 Ok(Response::text(std::fs::read("/nonexistent/file")?))
             })
+            .get_async("/database/sleep/{ms}", |request, cx| {
+                let (seconds, cx) = (number(request, "ms") as f64 / 1000.0, cx.clone());
+                async move {
+                    let sleep = cx.database().statement("SELECT pg_sleep($1)");
+                    cx.database().query(&sleep, &[&seconds]).await?;
+                    Ok::<_, Error>("slept\n")
+                }
+            })
+            .get_async("/database/prepared", |_, cx| {
+                let cx = cx.clone();
+                async move {
+                    let count = "SELECT count(*)::text FROM pg_prepared_statements";
+                    let count = cx.database().statement(count);
+                    let row = cx.database().query_one(&count, &[]).await?;
+                    Ok::<_, Error>(row.str(0)?.to_owned())
+                }
+            })
+            .get_async("/database/transaction/{ms}", |request, cx| {
+                let (seconds, cx) = (number(request, "ms") as f64 / 1000.0, cx.clone());
+                async move {
+                    let transaction = cx.database().transaction().await?;
+                    transaction.query("SELECT pg_sleep($1)", &[&seconds]).await?;
+                    transaction.commit().await?;
+                    Ok::<_, Error>("committed\n")
+                }
+            })
+            .get_async("/database/hold/{ms}", |request, cx| {
+                let (wait, cx) = (Duration::from_millis(number(request, "ms")), cx.clone());
+                async move {
+                    let transaction = cx.database().transaction().await?;
+                    cx.sleep(wait).await;
+                    transaction.commit().await?;
+                    Ok::<_, Error>("held\n")
+                }
+            })
+            .get_async("/database/error", |_, cx| {
+                let cx = cx.clone();
+                async move {
+                    let transaction = cx.database().transaction().await?;
+                    transaction.batch_execute("SELECT 1/0").await?;
+                    Ok::<_, Error>("never\n")
+                }
+            })
             .get("/refuse", |_, _| -> Result { Err(Error::status(403)) })
             .get("/inject", |_, _| {
                 Response::text("x").header("X-Name", "a\r\nSet-Cookie: stolen=1")

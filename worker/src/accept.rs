@@ -2,6 +2,9 @@
 //!
 //! - Every worker waits on every shard of every address, its own first: exclusive waiters are woken in the order of
 //!   their registration, so the owner gets its own connections while it is idle, and anyone else when it is not.
+//! - An owner that was woken and has not run yet looks busy. So what came to somebody else's shard is left to its owner for
+//!   a moment, and then taken one by one at first: kept connections stay spread over the workers.
+//! - Where all workers share one listener, whoever keeps a connection goes to the end of the queue.
 //! - A worker at its limit takes all shards out of the set *before* it waits; it never declines after a wake-up.
 //! - A wake-up dies with the process that was woken. Hence the re-arming at the master's word, and the sweep.
 //! - Closing means closing our copies: the sockets belong to the master.
@@ -19,15 +22,52 @@ pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// Wait after `accept` failed for lack of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// Time that the owner of a shard has for what came, before others look at it.
+const PATIENCE: Duration = Duration::from_millis(2);
+/// Connections taken at once from a shard of our own.
+const OWN_AT_ONCE: usize = 8;
+/// Connections taken at once from a listener that all workers share.
+const SHARED_AT_ONCE: usize = 2;
+/// An owner that has left so much in a row is taken to be away: stuck, or gone.
+const LEFT_IN_A_ROW_MAX: u32 = 3;
+/// For so long nothing is left to an owner that is taken to be away.
+const AWAY: Duration = Duration::from_secs(1);
+
 /// One listener, and whether it is in the wait set.
 struct Shard {
     listener: Listener,
-    is_own: bool,
+    whose: Whose,
     is_armed: bool,
     /// Number of its address, in the order of the listeners.
     address: usize,
     /// No newer worker holds it.
     is_retired: bool,
+    /// Something came, and was left to the owner. The shard is not in the wait set then.
+    left: Option<Left>,
+    /// How often in a row the owner did not take what was left to it.
+    left_in_a_row: u32,
+    /// Until then the owner is taken to be away.
+    away_until: Option<Instant>,
+}
+
+/// Who is to take what comes to a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// We, while we have the time.
+    Ours,
+    /// Every worker alike: it is the only one of its address.
+    Shared,
+    /// Another worker, while it has the time.
+    Another,
+}
+
+/// What was left to the owner of a shard.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    /// When we look whether it is still there.
+    until: Instant,
+    /// How many connections we take then.
+    count: usize,
 }
 
 /// What the wait set holds, as far as listeners go.
@@ -58,19 +98,39 @@ pub(crate) struct Shards {
 impl Shards {
     /// `listeners`, each with whether this worker owns it. Their tokens are `first_token` and on, in order.
     pub(crate) fn new(listeners: Vec<(Listener, bool)>, first_token: u64, now: Instant) -> Self {
-        let mut addresses = Vec::new();
+        let mut known = Vec::new();
+        for (listener, _) in &listeners {
+            if !known.contains(listener.local_addr()) {
+                known.push(listener.local_addr().clone());
+            }
+        }
+        let addresses: Vec<_> =
+            listeners.iter().map(|(listener, _)| listener.local_addr().clone()).collect();
+        let whose = |listener: &Listener, is_own| match addresses
+            .iter()
+            .filter(|address| *address == listener.local_addr())
+            .count()
+        {
+            1 => Whose::Shared,
+            _ if is_own => Whose::Ours,
+            _ => Whose::Another,
+        };
         let (mut shards, mut others): (Vec<_>, Vec<_>) = listeners
             .into_iter()
-            .map(|(listener, is_own)| {
-                let own = listener.local_addr();
-                let known = addresses.iter().position(|address| address == own);
-                let address = known.unwrap_or_else(|| {
-                    addresses.push(own.clone());
-                    addresses.len() - 1
-                });
-                Shard { listener, is_own, is_armed: false, address, is_retired: false }
+            .map(|(listener, is_own)| Shard {
+                whose: whose(&listener, is_own),
+                address: known
+                    .iter()
+                    .position(|address| address == listener.local_addr())
+                    .unwrap_or_default(),
+                is_retired: false,
+                listener,
+                is_armed: false,
+                left: None,
+                left_in_a_row: 0,
+                away_until: None,
             })
-            .partition(|shard| shard.is_own);
+            .partition(|shard| shard.whose != Whose::Another);
         // Or the worker that happens to be first would be first for everybody's connections.
         fastrand::shuffle(&mut others);
         shards.append(&mut others);
@@ -84,12 +144,12 @@ impl Shards {
 
     /// Begins to take connections: from the own shards now, from the others 100 ms later.
     pub(crate) fn open(&mut self, poll: &Poll, now: Instant) {
-        if self.shards.iter().all(|shard| shard.is_own) {
+        if self.shards.iter().all(Shard::is_own) {
             // Nothing to wait for. A host must not be called before the worker has said that it is ready: a request that
             // takes its time would look like a worker that boots for ever.
             return self.arm_all(poll);
         }
-        self.arm(poll, |shard| shard.is_own);
+        self.arm(poll, Shard::is_own);
         self.arming = Arming::Own { others_at: now + OTHERS_AFTER };
     }
 
@@ -115,7 +175,7 @@ impl Shards {
     /// The caller then looks at every shard once.
     pub(crate) fn re_arm(&mut self, poll: &Poll) {
         if self.arming == Arming::All {
-            self.disarm(poll, |shard| !shard.is_own);
+            self.disarm(poll, |shard| !shard.is_own());
             self.arm(poll, |_| true);
         }
     }
@@ -144,7 +204,10 @@ impl Shards {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match self.arming {
             Arming::Own { others_at } => Some(others_at),
-            Arming::All => Some(self.sweep_at),
+            Arming::All => {
+                let left = self.shards.iter().filter_map(|shard| shard.left);
+                Some(left.fold(self.sweep_at, |next, left| next.min(left.until)))
+            }
             Arming::BackingOff { until } => Some(until),
             Arming::Off | Arming::Full | Arming::Closed => None,
         }
@@ -160,6 +223,66 @@ impl Shards {
         }
         self.sweep_at = now + SWEEP_EVERY;
         true
+    }
+
+    /// Something came to shard `index`. Returns how many connections are to be taken at once; 0: it is left to its owner.
+    pub(crate) fn on_wake(&mut self, poll: &Poll, index: usize, now: Instant) -> usize {
+        match self.shards.get_mut(index) {
+            Some(shard) if shard.leaves(now) => {
+                shard.left = Some(Left { until: now + PATIENCE, count: 1 });
+                self.disarm(poll, |shard| shard.left.is_some());
+                0
+            }
+            Some(shard) if shard.whose == Whose::Shared => SHARED_AT_ONCE,
+            _ => OWN_AT_ONCE,
+        }
+    }
+
+    /// A shard whose owner has had its time by `now`, and how many connections are to be taken from it.
+    ///
+    /// The caller tells [`Shards::looked`] how many there were.
+    pub(crate) fn next_overdue(&self, now: Instant) -> Option<(usize, usize)> {
+        let mut left = self.shards.iter().enumerate();
+        left.find_map(|(index, shard)| {
+            shard.left.filter(|left| left.until <= now).map(|left| (index, left.count))
+        })
+    }
+
+    /// So many connections were taken from a shard that [`Shards::next_overdue`] named.
+    ///
+    /// As long as there are more, twice as many are taken each time; soon they are taken as if they were ours.
+    pub(crate) fn looked(&mut self, poll: &Poll, index: usize, taken: usize, now: Instant) {
+        let Some(shard) = self.shards.get_mut(index) else { return };
+        let Some(left) = shard.left.take() else { return };
+        match (taken, left.count) {
+            (0, 1) => shard.left_in_a_row = 0,
+            // Nothing more has come since the last look.
+            (0, _) => (),
+            _ => shard.left_in_a_row += 1,
+        }
+        if LEFT_IN_A_ROW_MAX <= shard.left_in_a_row {
+            shard.left_in_a_row = 0;
+            shard.away_until = Some(now + AWAY);
+        }
+        if left.count <= taken && shard.leaves(now) {
+            let count = 2 * left.count;
+            shard.left = Some(Left { until: now + PATIENCE, count });
+        } else if self.arming == Arming::All {
+            self.arm(poll, |_| true);
+        }
+    }
+
+    /// A connection that came to listener `index` is kept: where all share it, the next one is another worker's.
+    pub(crate) fn kept(&mut self, poll: &Poll, index: usize) {
+        if let Some(shard) = self.shards.get_mut(index)
+            && shard.whose == Whose::Shared
+            && shard.is_armed
+        {
+            // It is in the set, so this cannot fail.
+            let _ = sys::epoll::delete(poll, &shard.listener);
+            shard.is_armed = false;
+            self.arm_one(poll, index);
+        }
     }
 
     /// Takes one connection from shard `index`; `Ok(None)`: there is none, or another worker was faster.
@@ -187,11 +310,19 @@ impl Shards {
     }
 
     fn arm(&mut self, poll: &Poll, which: impl Fn(&Shard) -> bool) {
-        for (shard, token) in self.shards.iter_mut().zip(self.first_token..) {
-            if which(shard) && !shard.is_armed {
-                // A failure (no memory) is mended by the sweep, which looks at unarmed shards too.
-                shard.is_armed = sys::epoll::add_exclusive(poll, &shard.listener, token).is_ok();
+        for index in 0..self.shards.len() {
+            if which(&self.shards[index]) {
+                self.arm_one(poll, index);
             }
+        }
+    }
+
+    fn arm_one(&mut self, poll: &Poll, index: usize) {
+        let token = self.first_token + index as u64;
+        let shard = &mut self.shards[index];
+        if !shard.is_armed && shard.left.is_none() {
+            // A failure (no memory) is mended by the sweep, which looks at unarmed shards too.
+            shard.is_armed = sys::epoll::add_exclusive(poll, &shard.listener, token).is_ok();
         }
     }
 
@@ -201,5 +332,76 @@ impl Shards {
             let _ = sys::epoll::delete(poll, &shard.listener);
             shard.is_armed = false;
         }
+    }
+}
+
+impl Shard {
+    fn is_own(&self) -> bool {
+        self.whose != Whose::Another
+    }
+
+    /// Whether what comes is left to another worker first.
+    fn leaves(&self, now: Instant) -> bool {
+        self.whose == Whose::Another && self.away_until.is_none_or(|until| until <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use net::{BindAddr, BindOptions, ListenerGroup};
+
+    fn shards(count: usize, own: usize, now: Instant) -> (Poll, Shards) {
+        let address: BindAddr = "127.0.0.1:0".parse().unwrap();
+        let group = ListenerGroup::bind(&address, count, &BindOptions::default()).unwrap();
+        let shards = group.shards().iter().enumerate();
+        let listeners = shards.map(|(index, shard)| (shard.try_clone().unwrap(), index == own));
+        let poll = Poll::new().unwrap();
+        let mut shards = Shards::new(listeners.collect(), 0, now);
+        shards.open(&poll, now);
+        shards.on_deadline(&poll, now + OTHERS_AFTER);
+        assert!(shards.is_open());
+        (poll, shards)
+    }
+
+    #[test]
+    fn what_comes_to_another_is_left_to_it_for_a_moment() {
+        let now = Instant::now();
+        let (poll, mut shards) = shards(2, 1, now);
+        assert_eq!(shards.on_wake(&poll, 0, now), OWN_AT_ONCE);
+        assert_eq!(shards.on_wake(&poll, 1, now), 0);
+        assert_eq!(shards.next_overdue(now), None);
+        assert_eq!(shards.next_deadline(), Some(now + PATIENCE));
+        assert_eq!(shards.next_overdue(now + PATIENCE), Some((1, 1)));
+        // There is more: twice as many the next time.
+        shards.looked(&poll, 1, 1, now + PATIENCE);
+        assert_eq!(shards.next_overdue(now + PATIENCE), None);
+        assert_eq!(shards.next_overdue(now + 2 * PATIENCE), Some((1, 2)));
+        // Its owner took the rest.
+        shards.looked(&poll, 1, 0, now + 2 * PATIENCE);
+        assert_eq!(shards.next_overdue(now + AWAY), None);
+        assert!(shards.shards[1].is_armed);
+    }
+
+    #[test]
+    fn an_owner_that_takes_nothing_is_taken_to_be_away_for_a_while() {
+        let now = Instant::now();
+        let (poll, mut shards) = shards(2, 1, now);
+        for _ in 0..LEFT_IN_A_ROW_MAX {
+            assert_eq!(shards.on_wake(&poll, 1, now), 0);
+            shards.looked(&poll, 1, 1, now);
+            shards.looked(&poll, 1, 0, now);
+        }
+        assert_eq!(shards.on_wake(&poll, 1, now), OWN_AT_ONCE);
+        assert_eq!(shards.on_wake(&poll, 1, now + AWAY), 0);
+    }
+
+    #[test]
+    fn the_only_listener_of_an_address_is_everybodys() {
+        let now = Instant::now();
+        let (poll, mut shards) = shards(1, 0, now);
+        assert_eq!(shards.on_wake(&poll, 0, now), SHARED_AT_ONCE);
+        shards.kept(&poll, 0);
+        assert!(shards.shards[0].is_armed);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - A buffer goes back to its thread's pool when dropped, so a busy worker allocates none per request.
 //! - The pool is bounded in number and in the size of what it keeps: one huge response does not stay in memory.
+//! - A thread that takes none keeps none: what the loop hands to another thread is freed there.
 
 use std::cell::RefCell;
 use std::io;
@@ -29,7 +30,14 @@ impl Buffer {
     #[must_use]
     pub fn new() -> Buffer {
         // `try_with`: during the thread's end the pool may be gone.
-        let pooled = POOL.try_with(|pool| pool.borrow_mut().pop()).ok().flatten();
+        let pooled = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.capacity() == 0 {
+                pool.reserve_exact(POOL_BUFFERS_MAX);
+            }
+            pool.pop()
+        });
+        let pooled = pooled.ok().flatten();
         Buffer(pooled.unwrap_or_else(|| Vec::with_capacity(FRESH_BYTES)))
     }
 
@@ -63,7 +71,7 @@ impl Drop for Buffer {
         // The pool is gone during the thread's end: the memory is freed then.
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
-            if pool.len() < POOL_BUFFERS_MAX {
+            if pool.len() < pool.capacity() {
                 pool.push(memory);
             }
         });
@@ -133,5 +141,15 @@ mod tests {
         huge.reserve(POOLED_BYTES_MAX + 1);
         drop(huge);
         assert!(Buffer::new().capacity() <= POOLED_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_thread_that_takes_none_keeps_none() {
+        let handed_over = Buffer::new();
+        let kept = std::thread::spawn(move || {
+            drop(handed_over);
+            POOL.with_borrow(Vec::len)
+        });
+        assert_eq!(kept.join().unwrap(), 0);
     }
 }

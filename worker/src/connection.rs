@@ -14,6 +14,7 @@ mod record;
 mod respond;
 
 use std::fs::File;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -265,6 +266,8 @@ pub(crate) struct Connection {
     written: usize,
     is_readable: bool,
     is_writable: bool,
+    /// It is registered to be told when it becomes writable.
+    waits_to_write: bool,
     /// The kernel announced the client's end, which is behind what can still be read.
     is_ending: bool,
     /// The client has said its last.
@@ -300,6 +303,7 @@ impl Connection {
             // The first request has often arrived with the connection.
             is_readable: true,
             is_writable: true,
+            waits_to_write: false,
             is_ending: false,
             has_ended: false,
             is_put_off: false,
@@ -328,9 +332,33 @@ impl Connection {
     pub(crate) fn on_accept(&mut self, registry: &Registry, core: &mut Core) -> Verdict {
         match self.advance(core) {
             // What happens between the last read and the registration is reported by the registration.
-            Verdict::Keep if self.stream.register(registry, self.token).is_ok() => Verdict::Keep,
-            _ => Verdict::Close,
+            Verdict::Keep => {
+                self.waits_to_write = !self.is_writable;
+                match self.stream.register(registry, self.token, self.waits_to_write) {
+                    Ok(()) => Verdict::Keep,
+                    Err(_) => Verdict::Close,
+                }
+            }
+            Verdict::Close => Verdict::Close,
         }
+    }
+
+    /// Has itself woken for writing while, and only while, the client does not take what is there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel lacks memory: the connection would never be heard of again.
+    pub(crate) fn watch(&mut self, registry: &Registry) -> io::Result<()> {
+        let waits = !self.is_writable || self.waits_to_write && self.has_output();
+        if std::mem::replace(&mut self.waits_to_write, waits) == waits {
+            return Ok(());
+        }
+        self.stream.reregister(registry, self.token, waits)
+    }
+
+    /// Whether something is on its way to the client.
+    fn has_output(&self) -> bool {
+        self.output_left() != 0 || self.is_long()
     }
 
     /// Takes note of what the kernel said, and goes as far as it can.

@@ -50,7 +50,7 @@ impl std::error::Error for ContractError {
     }
 }
 
-fn cannot<E: Into<Box<dyn std::error::Error>>>(
+pub(crate) fn cannot<E: Into<Box<dyn std::error::Error>>>(
     what: &'static str,
 ) -> impl FnOnce(E) -> ContractError {
     move |error| ContractError { what, source: error.into() }
@@ -59,20 +59,18 @@ fn cannot<E: Into<Box<dyn std::error::Error>>>(
 impl Inheritance {
     /// Takes over what the environment names.
     pub(crate) fn take() -> Result<Inheritance, ContractError> {
-        let inherited = net::inherit::take().map_err(cannot("the listeners"))?;
-        let settings = match inherited_fd(contract::SETTINGS)? {
-            Some(fd) => {
-                let bytes = sys::shm::read_sealed(&fd).map_err(cannot(contract::SETTINGS))?;
-                serde_json::from_slice(&bytes).map_err(cannot(contract::SETTINGS))?
-            }
+        let inherited = listeners()?;
+        let settings = match sealed_settings()? {
+            Some(settings) => settings,
             None => standalone_settings()?,
         };
         let lifeline = inherited_fd(contract::LIFELINE)?.map(Lifeline::new).transpose();
         let lifeline = lifeline.map_err(cannot(contract::LIFELINE))?;
         let slot = number(contract::SLOT)?.unwrap_or(0);
         let generation = number(contract::GENERATION)?.unwrap_or(0);
-        let block = block()?;
-        let notifier = Notifier::from_env().map_err(cannot(contract::NOTIFY_SOCKET))?;
+        let board = scoreboard()?;
+        let block = block(board, number(contract::BLOCK)?)?;
+        let notifier = notifier()?;
 
         let mut own = None;
         // A master that passes none wants none to be served.
@@ -87,17 +85,14 @@ impl Inheritance {
             own = Some(group);
             listeners
         } else {
-            let listeners = inherited.into_iter().map(|inherited| Listener::from_fd(inherited.fd));
-            let listeners =
-                listeners.collect::<io::Result<_>>().map_err(cannot("the listeners"))?;
-            mark_own(listeners, slot)
+            mark_own(inherited, slot)
         };
         Ok(Inheritance { slot, generation, settings, listeners, block, lifeline, notifier, own })
     }
 }
 
 /// Listeners of one address form a group; of each, one shard is this slot's own.
-fn mark_own(listeners: Vec<Listener>, slot: usize) -> Vec<(Listener, bool)> {
+pub(crate) fn mark_own(listeners: Vec<Listener>, slot: usize) -> Vec<(Listener, bool)> {
     let addresses: Vec<_> =
         listeners.iter().map(|listener| listener.local_addr().clone()).collect();
     let is_own: Vec<bool> = (0..listeners.len())
@@ -112,14 +107,14 @@ fn mark_own(listeners: Vec<Listener>, slot: usize) -> Vec<(Listener, bool)> {
 }
 
 /// The descriptor that a variable names.
-fn inherited_fd(name: &'static str) -> Result<Option<OwnedFd>, ContractError> {
+pub(crate) fn inherited_fd(name: &'static str) -> Result<Option<OwnedFd>, ContractError> {
     match number(name)? {
         Some(fd) => sys::fd::adopt(fd).map(Some).map_err(cannot(name)),
         None => Ok(None),
     }
 }
 
-fn number<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>, ContractError> {
+pub(crate) fn number<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>, ContractError> {
     match std::env::var(name) {
         Ok(text) => match text.parse() {
             Ok(number) => Ok(Some(number)),
@@ -129,17 +124,41 @@ fn number<T: std::str::FromStr>(name: &'static str) -> Result<Option<T>, Contrac
     }
 }
 
-/// The block of the scoreboard that is ours; alone, one that nobody else sees.
-fn block() -> Result<Block<'static>, ContractError> {
-    let (board, index) = match inherited_fd(contract::SCOREBOARD)? {
-        Some(fd) => {
-            let board = Scoreboard::open(fd).map_err(cannot(contract::SCOREBOARD))?;
-            let index = number(contract::BLOCK)?;
-            (board, index.ok_or_else(|| cannot(contract::BLOCK)("it is not set"))?)
-        }
-        None => (Scoreboard::create(1).map_err(cannot("a scoreboard"))?, 0),
+/// The master's scoreboard.
+pub(crate) fn scoreboard() -> Result<Option<Scoreboard>, ContractError> {
+    let fd = inherited_fd(contract::SCOREBOARD)?;
+    fd.map(|fd| Scoreboard::open(fd).map_err(cannot(contract::SCOREBOARD))).transpose()
+}
+
+/// The block of the scoreboard that is ours; without a number, one that nobody else sees.
+pub(crate) fn block(
+    board: Option<Scoreboard>,
+    index: Option<usize>,
+) -> Result<Block<'static>, ContractError> {
+    let (board, index) = match (board, index) {
+        (Some(board), Some(index)) => (board, index),
+        _ => (Scoreboard::create(1).map_err(cannot("a scoreboard"))?, 0),
     };
     board.leak().block(index).ok_or_else(|| cannot(contract::BLOCK)("there is no such block"))
+}
+
+/// The resolved settings that the master passed.
+pub(crate) fn sealed_settings() -> Result<Option<Settings>, ContractError> {
+    let Some(fd) = inherited_fd(contract::SETTINGS)? else { return Ok(None) };
+    let bytes = sys::shm::read_sealed(&fd).map_err(cannot(contract::SETTINGS))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(cannot(contract::SETTINGS))
+}
+
+/// The listeners that the master passed.
+pub(crate) fn listeners() -> Result<Vec<Listener>, ContractError> {
+    let inherited = net::inherit::take().map_err(cannot("the listeners"))?;
+    let listeners = inherited.into_iter().map(|inherited| Listener::from_fd(inherited.fd));
+    listeners.collect::<io::Result<_>>().map_err(cannot("the listeners"))
+}
+
+/// Where to tell the master something.
+pub(crate) fn notifier() -> Result<Option<Notifier>, ContractError> {
+    Notifier::from_env().map_err(cannot(contract::NOTIFY_SOCKET))
 }
 
 /// Alone there is no master that would have resolved anything: the defaults, and the settings' variables.
@@ -173,7 +192,7 @@ pub(crate) enum Message {
 }
 
 impl Lifeline {
-    fn new(fd: OwnedFd) -> io::Result<Lifeline> {
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Lifeline> {
         let socket = UnixStream::from(fd);
         socket.set_nonblocking(true)?;
         Ok(Lifeline { socket, has_ended: false })

@@ -16,8 +16,8 @@ use crate::connection::Label;
 use crate::context::Kernel;
 use crate::drain::Drain;
 use crate::error::Chain;
-use crate::executor::ReadyQueue;
-use crate::host::Gate;
+use crate::executor::{ReadyQueue, TaskKey};
+use crate::host::{Gate, Host};
 use crate::peer::PeerText;
 use crate::service::Service;
 use crate::spool::SpoolRules;
@@ -130,10 +130,12 @@ pub(crate) struct Core {
     /// The way to the host, if the worker has one; the service is then asked nothing.
     pub(crate) gate: Option<Gate>,
     pub(crate) kernel: Rc<Kernel>,
+    /// The host answers on threads of its own: what they are at is shown, not what the loop is at.
+    pub(crate) shows_threads: bool,
     /// For peers that are trusted.
-    trusted_rules: Rules,
+    trusted_rules: Arc<Rules>,
     /// For all others.
-    untrusted_rules: Rules,
+    untrusted_rules: Arc<Rules>,
     pub(crate) trust: Trust,
     pub(crate) ids: Ids,
     pub(crate) access: Option<Box<AccessLog>>,
@@ -168,8 +170,9 @@ impl Core {
         let untrusted_rules =
             Rules { policy: trusted_rules.policy.for_untrusted_peers(), ..trusted_rules.clone() };
         Core {
-            trusted_rules,
-            untrusted_rules,
+            shows_threads: false,
+            trusted_rules: Arc::new(trusted_rules),
+            untrusted_rules: Arc::new(untrusted_rules),
             trust: Trust::of(settings),
             ids: Ids::new(),
             access,
@@ -195,12 +198,49 @@ impl Core {
     }
 
     /// The parser's rules for a peer.
-    pub(crate) fn rules(&self, is_trusted: bool) -> &Rules {
+    pub(crate) fn rules(&self, is_trusted: bool) -> &Arc<Rules> {
         if is_trusted { &self.trusted_rules } else { &self.untrusted_rules }
     }
 
+    /// The worker has a host: requests are its business.
+    pub(crate) fn set_host(&mut self, host: Box<dyn Host>) {
+        self.shows_threads = host.has_threads();
+        self.gate = Some(Gate::new(host));
+    }
+
+    /// Gives the next waiting connection its turn, if the host has capacity.
+    pub(crate) fn wake_waiting(&self) {
+        if let Some(token) = self.gate.as_ref().and_then(Gate::next) {
+            // The low half of a token is the index.
+            self.queue.push(TaskKey::Connection(token as u32));
+        }
+    }
+
+    /// A request has begun: counts it, and shows it as the one in hand.
+    pub(crate) fn begin(&self, head: &Head<'_>, peer: &PeerText) {
+        if self.shows_threads {
+            return self.block.add(Counter::RequestsStarted, 1);
+        }
+        let method = head.method().as_str().as_bytes();
+        self.block.begin(self.tick, method, head.path(), peer.as_bytes());
+    }
+
+    /// Shows the request whose code is about to run, until [`Core::let_go`].
+    pub(crate) fn hold(&self, method: &[u8], path: &[u8], peer: &PeerText) {
+        if !self.shows_threads {
+            self.block.hold(self.tick, method, path, peer.as_bytes());
+        }
+    }
+
+    /// No request's code is running.
+    pub(crate) fn let_go(&self) {
+        if !self.shows_threads {
+            self.block.let_go();
+        }
+    }
+
     /// The host, if there is one and it is not being called.
-    pub(crate) fn host(&mut self) -> Option<&mut (dyn crate::host::Host + 'static)> {
+    pub(crate) fn host(&mut self) -> Option<&mut (dyn Host + 'static)> {
         self.gate.as_mut().and_then(Gate::host)
     }
 

@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use pg::{Config, ConfigError, Database, Events, NoEvents};
-use shared::settings::Settings;
+use pg::{Config, ConfigError, Counters, Database, Events, NoEvents, Prepare};
+use scoreboard::{Block, Counter, Gauge, LATENCY_BOUNDS_NS};
+use shared::settings::{PrepareManner, Settings};
 
 use crate::error::Chain;
 use crate::log::Log;
+
+/// Least time between two lines about queries that were given up.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
 /// What stands in for the address where there is no database; nothing ever connects to it.
 const NOWHERE: &str = "host=/nonexistent user=nobody";
@@ -41,6 +45,11 @@ pub(crate) fn open(
     config.query_timeout =
         Settings::limit(settings.database_query_timeout).unwrap_or(Duration::from_secs(NO_LIMIT_S));
     config.connections = settings.database_connections;
+    config.prepare = match settings.database_prepare {
+        PrepareManner::Named => Prepare::Named,
+        PrepareManner::Unnamed => Prepare::Unnamed,
+    };
+    config.duration_bounds_ns = &LATENCY_BOUNDS_NS;
     let tokens = first_token..first_token + config.tokens_needed();
     let events = Box::new(Reporter { log: log.clone() });
     Ok(Database::new(config, registry, tokens, events, now))
@@ -48,6 +57,54 @@ pub(crate) fn open(
 
 /// A query without limit may take a year, in seconds.
 const NO_LIMIT_S: u64 = 365 * 24 * 3600;
+
+/// What the scoreboard and the log have heard of the database's counters.
+#[derive(Default)]
+pub(crate) struct Watch {
+    published: Counters,
+    /// As they were when the log was last told of failures, and when that was.
+    complained: Counters,
+    complained_at: Option<Instant>,
+}
+
+impl Watch {
+    /// Publishes what has changed. What has failed for want of time or room is worth a line, but not one per request.
+    pub(crate) fn look(&mut self, database: &Database, block: Block<'_>, log: &Log, now: Instant) {
+        let (counters, known) = (database.counters(), &self.published);
+        for (counter, value, before) in [
+            (Counter::DatabaseConnects, counters.connects, known.connects),
+            (Counter::DatabaseConnectFailures, counters.connect_failures, known.connect_failures),
+            (Counter::DatabaseQueries, counters.queries, known.queries),
+            (Counter::DatabaseRefused, counters.refused, known.refused),
+            (Counter::DatabaseTimeouts, counters.timed_out, known.timed_out),
+            (Counter::DatabaseOverloads, counters.overloaded, known.overloaded),
+            (Counter::DatabaseUnavailable, counters.unavailable, known.unavailable),
+        ] {
+            block.add(counter, value - before);
+        }
+        block.set(Gauge::DatabaseInFlight, counters.in_flight);
+        block.set(Gauge::DatabaseConnectionsUp, counters.up);
+        block.set(Gauge::DatabaseConnectionsConnecting, counters.connecting);
+        if counters.queries != known.queries {
+            database.take_durations(|durations| {
+                block.add_queries(durations.counts(), durations.sum_ns());
+            });
+        }
+        self.published = counters;
+
+        let told = &self.complained;
+        let timed_out = counters.timed_out - told.timed_out;
+        let overloaded = counters.overloaded - told.overloaded;
+        let is_early = self.complained_at.is_some_and(|at| now < at + COMPLAINT_EVERY);
+        if timed_out + overloaded > 0 && !is_early {
+            log.warning(format_args!(
+                "Database queries given up timed_out={timed_out} overloaded={overloaded}"
+            ));
+            self.complained = counters;
+            self.complained_at = Some(now);
+        }
+    }
+}
 
 /// Puts the database's events into the log.
 struct Reporter {
@@ -71,6 +128,6 @@ impl Events for Reporter {
     fn pooler_in_the_way(&self, why: &pg::Error) {
         let why = Chain(why);
         self.log
-            .error(format_args!("A connection pooler does not keep prepared statements: {why}"));
+            .error(format_args!("A connection pooler does not keep prepared statements, set database_prepare = \"unnamed\": {why}"));
     }
 }

@@ -1,12 +1,15 @@
 //! Why a handler could not answer.
 //!
-//! Any error becomes an [`Error`] by `?`. What the client sees depends on what it was: a database that is
-//! away is 503 with `Retry-After`, a body that broke a rule is that rule's status, all else is 500; only the
-//! last is logged, for someone must act.
+//! Any error becomes an [`Error`] by `?`. What the client sees depends on what it was: a database that is away, or
+//! has too much to do already, is 503 with `Retry-After`, one that does not answer in time is 504, a body that broke
+//! a rule is that rule's status, all else is 500; only the last is logged, for someone must act. The errors of
+//! tokio-postgres, as transactions give them, are no others.
 
 use std::any::Any;
 use std::fmt;
 use std::time::Duration;
+
+use pg::tokio_postgres;
 
 use crate::body::BodyError;
 use crate::response::{IntoResponse, Response};
@@ -14,7 +17,7 @@ use crate::response::{IntoResponse, Response};
 /// What a handler returns: a response, or the reason why there is none.
 pub type Result<T = Response> = std::result::Result<T, Error>;
 
-/// What clients are asked to wait for when the database is away.
+/// What clients are asked to wait for when the database is away or overloaded.
 const DATABASE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a handler could not answer; made by `?` from any error.
@@ -48,16 +51,36 @@ impl Error {
     }
 }
 
-impl<E: std::error::Error + 'static> From<E> for Error {
-    fn from(error: E) -> Error {
-        let any: &dyn Any = &error;
-        if any.downcast_ref::<pg::Error>().is_some_and(pg::Error::is_unavailable) {
-            // Not logged here: the database's own state changes are, once each.
+impl Error {
+    /// What a database's state makes of a request is not logged here: its changes are, once each, and queries that were
+    /// given up are counted.
+    fn of_database(error: pg::Error) -> Error {
+        if error.is_unavailable() || error.is_overloaded() {
             Error { status: 503, retry_after: Some(DATABASE_RETRY_AFTER), cause: None }
-        } else if let Some(body) = any.downcast_ref::<BodyError>() {
-            Error::status(body.status())
+        } else if error.is_timed_out() {
+            Error::status(504)
         } else {
             Error::internal(error)
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> From<E> for Error {
+    fn from(error: E) -> Error {
+        if let Some(body) = (&error as &dyn Any).downcast_ref::<BodyError>() {
+            return Error::status(body.status());
+        }
+        let mut error = Some(error);
+        let any: &mut dyn Any = &mut error;
+        let database = if let Some(driver) = any.downcast_mut::<Option<tokio_postgres::Error>>() {
+            driver.take().map(pg::Error::from)
+        } else {
+            any.downcast_mut::<Option<pg::Error>>().and_then(Option::take)
+        };
+        match (database, error) {
+            (Some(error), _) => Error::of_database(error),
+            (None, Some(error)) => Error::internal(error),
+            (None, None) => Error::status(500),
         }
     }
 }

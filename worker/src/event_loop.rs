@@ -24,12 +24,18 @@ use crate::accept::Shards;
 use crate::connection::{Activity, Connection, Readiness, Verdict};
 use crate::contract::Lifeline;
 use crate::core::Core;
+use crate::database;
 use crate::executor::TaskKey;
+use crate::host::AtWork;
 use crate::panics;
+use crate::peer::PeerText;
 use crate::slots::Slots;
 
 /// Time between two heartbeats of an idle worker.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
+/// How much longer than by itself a request on a thread of the host's may stand still before the worker counts as silent: what
+/// was told to end at its time limit has this long to do so.
+const STANDSTILL_GRACE: Duration = Duration::from_secs(1);
 /// Events taken from one wait.
 const EVENTS_MAX: usize = 1024;
 /// After a worker was full it accepts again when one in so many places is free: arming costs a system call per shard.
@@ -75,8 +81,9 @@ pub(crate) struct EventLoop {
     accept_fails: bool,
     /// The host had no capacity at the end of the last turn.
     host_is_busy: bool,
-    /// The database's counters as far as the scoreboard has them.
-    database_counted: pg::Counters,
+    /// The latest heartbeat that may be given: a thread of the host's stands still.
+    beat_max: u64,
+    database_watch: database::Watch,
 }
 
 /// Whether the loop goes on.
@@ -125,7 +132,8 @@ impl EventLoop {
             database_due: None,
             accept_fails: false,
             host_is_busy: false,
-            database_counted: pg::Counters::default(),
+            beat_max: u64::MAX,
+            database_watch: database::Watch::default(),
         })
     }
 
@@ -185,8 +193,12 @@ impl EventLoop {
 
     /// Whether the worker is through; says what it leaves unfinished.
     fn is_over(&mut self, now: Instant) -> bool {
+        if !self.core.drain.is_draining() {
+            return false;
+        }
         let left = self.connections.len();
-        let is_over = self.core.drain.is_over(left, now);
+        let at_work = self.core.host().map_or(0, |host| host.at_work());
+        let is_over = self.core.drain.is_over(left + at_work, now);
         if is_over && left != 0 {
             self.core
                 .kernel
@@ -236,7 +248,7 @@ impl EventLoop {
     /// When the next thing is due. Never later than the next heartbeat.
     fn next_deadline(&mut self) -> Instant {
         let kernel = &self.core.kernel;
-        self.database_due = kernel.database.next_deadline();
+        self.database_due = kernel.database.next_deadline(self.ended);
         let others = [
             self.timers.next_deadline(),
             kernel.sleeps.borrow().next(),
@@ -264,7 +276,7 @@ impl EventLoop {
             self.on_signals();
         }
         while let Some(shard) = self.ready_shards.pop() {
-            self.accept_some(shard, self.accepts_per_wake());
+            self.on_arrival(shard);
         }
     }
 
@@ -284,6 +296,9 @@ impl EventLoop {
         let Some(connection) = self.connections.get_mut(index) else { return };
         match act(connection, &mut self.core) {
             Verdict::Keep => {
+                if connection.watch(self.poll.registry()).is_err() {
+                    return self.close(index);
+                }
                 if let Some(at) = connection.deadline() {
                     self.timers.schedule(index, at);
                 }
@@ -302,6 +317,8 @@ impl EventLoop {
         }) {
             self.core.kernel.log.error(format_args!("A handler's end failed: {}", panic.text()));
         }
+        // A task that ended with it may have let go of a transaction, which is now to be rolled back.
+        self.core.has_asked = true;
         self.timers.cancel(index);
         let capacity = self.capacity();
         if !self.host_is_busy && self.connections.len() < capacity - capacity / CAPACITY_SLACK {
@@ -312,17 +329,24 @@ impl EventLoop {
     /// Does what is due by now.
     fn expire(&mut self, now: Instant) {
         let (connections, core) = (&mut self.connections, &mut self.core);
+        let registry = self.poll.registry();
         let mut closed = Vec::new();
         self.timers.expire(now, &mut |index| {
             let connection = connections.get_mut(index)?;
             match connection.deadline() {
-                Some(at) if at <= now => match connection.on_deadline(core) {
-                    Verdict::Keep => connection.deadline(),
-                    Verdict::Close => {
-                        closed.push(index);
-                        None
+                Some(at) if at <= now => {
+                    // As in `close`: the handler may end here.
+                    core.has_asked = true;
+                    match connection.on_deadline(core) {
+                        Verdict::Keep if connection.watch(registry).is_ok() => {
+                            connection.deadline()
+                        }
+                        _ => {
+                            closed.push(index);
+                            None
+                        }
                     }
-                },
+                }
                 other => other,
             }
         });
@@ -335,8 +359,9 @@ impl EventLoop {
             self.core.kernel.database.on_deadline(now);
             self.core.has_asked = true;
         }
+        self.take_overdue(now);
         if self.shards.on_deadline(&self.poll, now) {
-            self.sweep(self.accepts_per_wake());
+            self.sweep();
         }
     }
 
@@ -344,11 +369,12 @@ impl EventLoop {
     fn beat(&mut self, now: Instant) {
         self.ended = Instant::now();
         let ended = self.core.kernel.clock.nanoseconds(self.ended);
-        self.core.block.beat(ended);
+        self.core.block.beat(ended.min(self.beat_max));
         self.core.block.add(Counter::BusyNanoseconds, ended.saturating_sub(self.began));
         if self.heartbeat_at <= now {
             self.heartbeat_at = now + HEARTBEAT_EVERY;
-            self.publish_gauges();
+            self.look_at_threads(ended);
+            self.publish_gauges(now);
             self.core.kernel.log.flush();
             if let Some(access) = &mut self.core.access {
                 access.report(&self.core.kernel.log);
@@ -356,7 +382,25 @@ impl EventLoop {
         }
     }
 
-    fn publish_gauges(&mut self) {
+    /// Shows what the host's threads are at. One that stands still makes the worker silent: its master acts on that.
+    fn look_at_threads(&mut self, now: u64) {
+        if !self.core.shows_threads {
+            return;
+        }
+        let Some(slowest) = self.core.host().map(|host| host.slowest(now)) else { return };
+        let grace = STANDSTILL_GRACE.as_nanos() as u64;
+        let still_since = slowest.as_ref().and_then(|request| request.still_since);
+        self.beat_max = still_since.map_or(u64::MAX, |since| since + grace);
+        match slowest {
+            Some(AtWork { since, method, path, peer, .. }) => {
+                let peer = PeerText::of(&peer);
+                self.core.block.hold(since, method.as_bytes(), &path, peer.as_bytes());
+            }
+            None => self.core.block.let_go(),
+        }
+    }
+
+    fn publish_gauges(&mut self, now: Instant) {
         let mut counts = [0; 3];
         for (_, connection) in self.connections.iter_mut() {
             counts[connection.activity() as usize] += 1;
@@ -368,17 +412,7 @@ impl EventLoop {
         if self.core.kernel.settings.database.is_none() {
             return; // A handle that leads nowhere: its failures are none.
         }
-        let database = self.core.kernel.database.counters();
-        let known = &mut self.database_counted;
-        block.add(Counter::DatabaseConnects, database.connects - known.connects);
-        block.add(
-            Counter::DatabaseConnectFailures,
-            database.connect_failures - known.connect_failures,
-        );
-        block.add(Counter::DatabaseQueries, database.queries - known.queries);
-        block.set(Gauge::DatabaseInFlight, database.in_flight);
-        block.set(Gauge::DatabaseConnectionsUp, u64::from(self.core.kernel.database.is_up()));
-        *known = database;
+        self.database_watch.look(&self.core.kernel.database, block, &self.core.kernel.log, now);
     }
 }
 

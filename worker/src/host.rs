@@ -5,15 +5,23 @@
 //!   no connection is accepted meanwhile: another worker may have the time.
 //! - Its response is framed, clamped and validated here ([`Responder`]); what is wrong with it is an error of the host's.
 //! - Between two pieces of a response the loop may turn, for other clients' bytes and the heartbeat.
+//! - A host may answer on threads of its own: it detaches the request, says [`Progress::Pending`], and is resumed when
+//!   its thread has something to say. The loop then watches over what the threads are at ([`Host::slowest`]).
 
+mod detached;
 mod gate;
+mod preload;
 mod responder;
 mod run;
 
-use http1::Head;
+use std::sync::Arc;
+
+use http1::{Head, Rules};
 use net::Peer;
 
+pub use detached::Detached;
 pub(crate) use gate::Gate;
+pub use preload::{Next, Preloader};
 pub(crate) use responder::{FilePart, Reply};
 pub use responder::{HostError, Responder};
 pub use run::{HostBoot, run_host};
@@ -41,6 +49,9 @@ pub struct RequestId(pub(crate) usize);
 pub struct HostRequest<'r> {
     pub(crate) id: RequestId,
     pub(crate) head: &'r Head<'r>,
+    /// The head's bytes, and by which rules they were understood.
+    pub(crate) raw: &'r [u8],
+    pub(crate) rules: &'r Arc<Rules>,
     pub(crate) peer: &'r Peer,
     pub(crate) is_https: bool,
     pub(crate) body: Option<Spooled>,
@@ -77,13 +88,34 @@ impl<'r> HostRequest<'r> {
         self.body.take()
     }
 
+    /// The request as an object that another thread can have, its body included.
+    #[must_use]
+    pub fn detach(&mut self) -> Detached {
+        Detached::new(self)
+    }
+
     /// A waker for [`Progress::Pending`], good on any thread.
     pub fn waker(&mut self) -> std::task::Waker {
         (self.waker)()
     }
 }
 
-/// Something that answers whole requests on the loop's thread.
+/// A request that a thread of the host's is at, perhaps after its client has gone.
+#[derive(Clone, Debug)]
+pub struct AtWork {
+    /// `CLOCK_MONOTONIC` in nanoseconds when it was handed over.
+    pub since: u64,
+    /// The same, when it moved last; `None`: it waits for its client, which is not the thread's fault.
+    pub still_since: Option<u64>,
+    /// Its method.
+    pub method: String,
+    /// Its path, as much of it as is shown.
+    pub path: Vec<u8>,
+    /// Who sent it.
+    pub peer: Peer,
+}
+
+/// Something that answers whole requests, on the loop's thread or on threads of its own.
 pub trait Host {
     /// Whether [`Host::call`] may be called now.
     fn has_capacity(&self) -> bool;
@@ -94,7 +126,7 @@ pub trait Host {
     /// Goes on with a response: its client has taken what there was, or its waker was woken.
     fn resume(&mut self, id: RequestId, responder: &mut Responder<'_>) -> Progress;
 
-    /// The client of a response that is not complete is gone.
+    /// The client of a response that is not complete is gone, or has waited for too long.
     fn cancel(&mut self, id: RequestId);
 
     /// The loop is about to sleep.
@@ -103,8 +135,29 @@ pub trait Host {
     /// The loop is awake.
     fn after_park(&mut self);
 
+    /// A quick stop was asked for: the worker is about to end.
+    fn interrupted(&mut self) {}
+
     /// Logs are opened anew: a file may have been rotated away.
     fn reopen_logs(&mut self) {}
+
+    /// Whether it answers on threads of its own. Asked once.
+    fn has_threads(&self) -> bool {
+        false
+    }
+
+    /// How many requests its threads are at, those included whose response is complete.
+    fn at_work(&self) -> usize {
+        0
+    }
+
+    /// The request that has stood still for the longest on one of its threads. Asked a few times a second.
+    ///
+    /// `now` is `CLOCK_MONOTONIC` in nanoseconds.
+    fn slowest(&mut self, now: u64) -> Option<AtWork> {
+        let _ = now;
+        None
+    }
 }
 
 /// Stands for the service of a worker that has a host: it has no routes.

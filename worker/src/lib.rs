@@ -96,7 +96,10 @@ pub use buffer::Buffer;
 pub use context::{Boot, Context, Sleep};
 pub use error::{Error, Result};
 pub use files::Files;
-pub use host::{Host, HostBoot, HostError, HostRequest, Progress, RequestId, Responder, run_host};
+pub use host::{
+    AtWork, Detached, Host, HostBoot, HostError, HostRequest, Next, Preloader, Progress, RequestId,
+    Responder, run_host,
+};
 pub use http1;
 pub use http1::{Field, Fields, Method, ResponseError, Version};
 pub use log::Log;
@@ -106,6 +109,7 @@ pub use pg;
 pub use request::{OwnedRequest, Request};
 pub use response::{Body, IntoResponse, Response};
 pub use run::{BootError, run};
+pub use scoreboard::PATH_BYTES_MAX;
 pub use spool::Spooled;
 pub use trailers::Trailers;
 pub use via::Trace;

@@ -97,7 +97,7 @@ impl Log {
             Level::Critical => Some(Counter::LogCritical),
         };
         if let (Some(block), Some(counter)) = (self.block, counter) {
-            block.add(counter, 1);
+            block.add_from_any_thread(counter, 1);
         }
         if let Some(log) = &self.log {
             log.write(level, text);
@@ -106,9 +106,21 @@ impl Log {
 
     /// Writes lines as they are given to `write`, at the level of an error, without counting them: an application's own.
     pub fn application(&self, text: &str) {
+        self.application_at(40, text);
+    }
+
+    /// As [`Log::application`], at a level by Python's numbers: 10 is for developers, 50 the gravest.
+    pub fn application_at(&self, level: u32, text: &str) {
+        let level = match level {
+            0..20 => Level::Debug,
+            20..30 => Level::Info,
+            30..40 => Level::Warning,
+            40..50 => Level::Error,
+            50.. => Level::Critical,
+        };
         if let Some(log) = &self.log {
             for line in text.lines() {
-                log.write(Level::Error, format_args!("{line}"));
+                log.write(level, format_args!("{line}"));
             }
         }
     }

@@ -52,6 +52,11 @@ impl Notices {
         }
     }
 
+    /// The notifier, for a copy of this process that has a conversation of its own.
+    pub(crate) fn into_notifier(self) -> Option<Notifier> {
+        self.notifier
+    }
+
     /// Whether there is no need to say it again. A master that is gone is noticed by the lifeline.
     fn is_taken(&self, message: &str) -> bool {
         let sent = self.notifier.as_ref().map_or(Ok(()), |notifier| notifier.send(message));

@@ -24,7 +24,7 @@ use crate::core::Core;
 use crate::error::Chain;
 use crate::event_loop::{ALARM, EventLoop, FIRST_DATABASE, Turn};
 use crate::executor::ReadyQueue;
-use crate::host::{Gate, Host};
+use crate::host::Host;
 use crate::log::Log;
 use crate::notices::Notices;
 use crate::service::Service;
@@ -74,7 +74,23 @@ pub(crate) fn run_engine(build: impl FnOnce(&Boot) -> Result<Engine, (i32, BootE
     }
 }
 
-fn serve(
+/// Says why there will be no worker, in the log and to the master; returns the exit code.
+pub(crate) fn fail(log: &Log, notices: &mut Notices, code: i32, what: &str, why: &str) -> i32 {
+    log.error(format_args!("{what}: {why}"));
+    notices.say_at_the_end(&format!("ERRNO={code}\nSTATUS={what}: {}", why.replace('\n', " ")));
+    code
+}
+
+/// What is said of an application that could not be built.
+pub(crate) fn what_failed(code: i32) -> &'static str {
+    match code {
+        exit::APP_LOAD => "Application cannot be loaded",
+        _ => "Exception in worker process",
+    }
+}
+
+/// Serves with what was taken over, until the end; returns the exit code.
+pub(crate) fn serve(
     inheritance: Inheritance,
     build: impl FnOnce(&Boot) -> Result<Engine, (i32, BootError)>,
 ) -> i32 {
@@ -100,7 +116,7 @@ fn serve(
         Ok(parts) => parts,
         Err((log, error)) => {
             let why = error.to_string();
-            return failed(&log, &mut notices, exit::WORKER_BOOT, BOOT_FAILED, &why);
+            return fail(&log, &mut notices, exit::WORKER_BOOT, BOOT_FAILED, &why);
         }
     };
     let kernel = Rc::clone(&parts.kernel);
@@ -109,17 +125,15 @@ fn serve(
     let Engine { service, host } = match build(&boot) {
         Ok(engine) => engine,
         Err((code, error)) => {
-            let what = match code {
-                exit::APP_LOAD => "Application cannot be loaded",
-                _ => "Exception in worker process",
-            };
             let why = Chain(&*error).to_string();
-            return failed(&kernel.log, &mut notices, code, what, &why);
+            return fail(&kernel.log, &mut notices, code, what_failed(code), &why);
         }
     };
     let access = AccessLog::open(&kernel.settings, slot, generation, &kernel.log);
     let mut core = Core::new(service, Rc::clone(&kernel), block, parts.queue, access);
-    core.gate = host.map(Gate::new);
+    if let Some(host) = host {
+        core.set_host(host);
+    }
     let event_loop = EventLoop::new(parts.poll, core, listeners, parts.signals, lifeline);
     let booted = event_loop.and_then(|mut event_loop| {
         let turn = until_ready(&mut event_loop)?;
@@ -137,7 +151,7 @@ fn serve(
         Ok((_, Turn::Over)) => exit::OK,
         Err(error) => {
             let why = error.to_string();
-            failed(&kernel.log, &mut notices, exit::WORKER_BOOT, BOOT_FAILED, &why)
+            fail(&kernel.log, &mut notices, exit::WORKER_BOOT, BOOT_FAILED, &why)
         }
     };
     kernel.database.close();
@@ -147,13 +161,6 @@ fn serve(
     }
     kernel.log.info(format_args!("Worker exiting (pid: {pid})"));
     kernel.log.finish();
-    code
-}
-
-/// Says that there will be no worker, and why; returns `code`.
-fn failed(log: &Log, notices: &mut Notices, code: i32, what: &str, why: &str) -> i32 {
-    log.error(format_args!("{what}: {why}"));
-    notices.say_at_the_end(&format!("ERRNO={code}\nSTATUS={what}: {}", why.replace('\n', " ")));
     code
 }
 

@@ -20,6 +20,12 @@ pub(crate) enum Stream {
     Unix(net::UnixStream),
 }
 
+/// What a connection is woken for: writing is of interest only while something waits to be written. A unix socket would
+/// report each read of its client.
+fn interest(waits_to_write: bool) -> Interest {
+    if waits_to_write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
+}
+
 impl Stream {
     /// Takes over an accepted socket, which is non-blocking already.
     pub(crate) fn tcp(fd: OwnedFd) -> Stream {
@@ -31,12 +37,30 @@ impl Stream {
         Stream::Unix(net::UnixStream::from_std(fd.into()))
     }
 
-    /// Registers for both directions, edge-triggered: once in a connection's life.
-    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
+    /// Registers, edge-triggered.
+    pub(crate) fn register(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        waits_to_write: bool,
+    ) -> io::Result<()> {
+        self.source().register(registry, token, interest(waits_to_write))
+    }
+
+    /// Changes what it is registered for. What is there already is reported anew.
+    pub(crate) fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        waits_to_write: bool,
+    ) -> io::Result<()> {
+        self.source().reregister(registry, token, interest(waits_to_write))
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
         match self {
-            Stream::Tcp(stream) => stream.register(registry, token, interest),
-            Stream::Unix(stream) => stream.register(registry, token, interest),
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(stream) => stream,
         }
     }
 

@@ -136,3 +136,61 @@ fn workers_come_and_go_without_a_lost_request() {
         worker.stop();
     }
 }
+
+/// Sockets that a process has.
+fn sockets(worker: &Worker) -> usize {
+    let folder = format!("/proc/{}/fd", worker.pid());
+    let links = std::fs::read_dir(folder)
+        .unwrap()
+        .filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+}
+
+/// How many of the new connections each worker has.
+fn spread(workers: &[Worker], connect: impl FnOnce() -> Vec<Client>) -> Vec<usize> {
+    let before: Vec<usize> = workers.iter().map(sockets).collect();
+    let clients = connect();
+    let found = workers.iter().zip(before).map(|(worker, before)| sockets(worker) - before);
+    let found: Vec<usize> = found.collect();
+    assert_eq!(found.iter().sum::<usize>(), clients.len());
+    found
+}
+
+#[test]
+fn connections_that_come_all_at_once_are_spread_over_the_shards_owners() {
+    let group = bind(2);
+    let workers = [start(&group, 0), start(&group, 1)];
+    let found = spread(&workers, || {
+        let mut clients: Vec<Client> = (0..64).map(|_| workers[0].connect()).collect();
+        for client in &mut clients {
+            client.send("GET /hello/you HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        for client in &mut clients {
+            client.reply().expect(200);
+        }
+        clients
+    });
+    // The kernel chooses a shard by chance: 16 and 48 would be four standard deviations off.
+    assert!(found.iter().all(|&count| 12 <= count), "{found:?}");
+    for worker in workers {
+        worker.stop();
+    }
+}
+
+#[test]
+fn kept_connections_are_spread_over_the_workers_that_share_a_listener() {
+    let group = bind(1);
+    let workers = [start(&group, 0), start(&group, 1)];
+    let found = spread(&workers, || {
+        let connect = |_| {
+            let mut client = workers[0].connect();
+            client.get("/hello/you").expect(200);
+            client
+        };
+        (0..64).map(connect).collect()
+    });
+    assert!(found.iter().all(|&count| 16 <= count), "{found:?}");
+    for worker in workers {
+        worker.stop();
+    }
+}

@@ -213,6 +213,25 @@ fn database(page: &mut Page, view: &View) {
         "Queries answered by the database.",
         view.total(Counter::DatabaseQueries),
     );
+    let mut family = page.family(
+        "db_client_operation_errors_total",
+        "counter",
+        "Queries that failed, by reason.",
+    );
+    for (reason, counter) in [
+        ("refused", Counter::DatabaseRefused),
+        ("timeout", Counter::DatabaseTimeouts),
+        ("overload", Counter::DatabaseOverloads),
+        ("unavailable", Counter::DatabaseUnavailable),
+    ] {
+        family.sample(&[("reason", reason)], view.total(counter));
+    }
+    page.family(
+        "db_client_operation_duration_seconds",
+        "histogram",
+        "Time from a query's sending to its answer.",
+    )
+    .histogram(&[], &view.snapshot.totals.query_durations());
 }
 
 fn workers(page: &mut Page, view: &View) {

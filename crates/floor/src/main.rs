@@ -1,4 +1,4 @@
-//! The floor that benchmarks measure against: `floor --bind ADDRESS --workers N [--postgres SOCKET]`.
+//! The floor that benchmarks measure against: `floor --bind ADDRESS --workers N [--postgres SOCKET] [--close]`.
 //!
 //! A bare epoll responder and a hand-written PostgreSQL pipeline, in N processes. It answers what the load client
 //! asks and nothing else: no router, no limits, no timeouts, no refusals, no reconnecting. What it costs is the
@@ -26,6 +26,8 @@ struct Options {
     workers: usize,
     /// Path of PostgreSQL's socket, or `HOST:PORT`.
     postgres: Option<String>,
+    /// Each connection has one answer, whatever its request says.
+    close: bool,
     /// We are one of the workers.
     is_worker: bool,
 }
@@ -34,12 +36,12 @@ fn main() -> io::Result<()> {
     let options = options().ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::InvalidInput,
-            "usage: floor --bind ADDRESS --workers N [--postgres SOCKET]",
+            "usage: floor --bind ADDRESS --workers N [--postgres SOCKET] [--close]",
         )
     })?;
     if options.is_worker {
         let database = options.postgres.as_deref().map(postgres::Pipeline::connect).transpose()?;
-        return serve::serve(options.bind, database);
+        return serve::serve(options.bind, database, options.close);
     }
     let workers = (0..options.workers).map(|_| spawn_worker()).collect::<io::Result<Vec<_>>>()?;
     // Workers end with us, and we end by a signal.
@@ -54,6 +56,7 @@ fn options() -> Option<Options> {
         bind: SocketAddr::from(([127, 0, 0, 1], 8080)),
         workers: 1,
         postgres: None,
+        close: false,
         is_worker: false,
     };
     let mut args = std::env::args().skip(1);
@@ -62,6 +65,7 @@ fn options() -> Option<Options> {
             "--bind" => options.bind = args.next()?.parse().ok()?,
             "--workers" => options.workers = args.next()?.parse().ok()?,
             "--postgres" => options.postgres = Some(args.next()?),
+            "--close" => options.close = true,
             "--worker" => options.is_worker = true,
             _ => return None,
         }

@@ -2,22 +2,24 @@
 
 use std::time::{Duration, SystemTime};
 
-/// A date that is rendered once a second.
+/// What heads say of the moment, rendered once a second: the date, and that the connection closes if it does.
 pub struct Clock {
     text: String,
     until: SystemTime,
+    close: &'static str,
 }
 
 impl Clock {
-    pub fn new() -> Clock {
-        Clock { text: String::new(), until: SystemTime::UNIX_EPOCH }
+    pub fn new(close: bool) -> Clock {
+        let close = if close { "\r\nConnection: close" } else { "" };
+        Clock { text: String::new(), until: SystemTime::UNIX_EPOCH, close }
     }
 
     /// To be called once a turn.
     pub fn tick(&mut self) {
         let now = SystemTime::now();
         if self.until <= now {
-            self.text = httpdate::fmt_http_date(now);
+            self.text = httpdate::fmt_http_date(now) + self.close;
             self.until = now + Duration::from_secs(1);
         }
     }

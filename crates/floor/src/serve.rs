@@ -36,10 +36,13 @@ struct Worker {
     clock: Clock,
     body: Vec<u8>,
     read: Vec<u8>,
+    /// Each connection has one answer.
+    close: bool,
 }
 
-/// Serves for ever.
-pub fn serve(bind: SocketAddr, database: Option<Pipeline>) -> io::Result<()> {
+/// Serves for ever. `close`: each connection has one answer, as a load client with a connection per request asks for;
+/// told once, so that no request's fields need to be read.
+pub fn serve(bind: SocketAddr, database: Option<Pipeline>, close: bool) -> io::Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let listener = listen(bind)?;
     epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
@@ -48,8 +51,9 @@ pub fn serve(bind: SocketAddr, database: Option<Pipeline>) -> io::Result<()> {
     }
     let (read, body) = (vec![0; READ_BYTES], Vec::new());
     let (connections, touched) = (Vec::new(), Vec::new());
-    let clock = Clock::new();
-    let mut worker = Worker { epoll, listener, database, connections, touched, clock, body, read };
+    let clock = Clock::new(close);
+    let mut worker =
+        Worker { epoll, listener, database, connections, touched, clock, body, read, close };
     let mut events = vec![EpollEvent::empty(); 1024];
     loop {
         let unsent = worker.database.as_ref().is_some_and(Pipeline::has_unsent);
@@ -176,8 +180,8 @@ impl Worker {
             }
             // A load client reads all it asked for, so its socket takes every answer.
             match connection.stream.write_all(&connection.output) {
-                Ok(()) => connection.output.clear(),
-                Err(_) => self.connections[token] = None,
+                Ok(()) if !self.close => connection.output.clear(),
+                _ => self.connections[token] = None,
             }
         }
         Ok(())

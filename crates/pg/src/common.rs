@@ -7,7 +7,6 @@ use mio::Registry;
 
 use crate::cancels::Order;
 use crate::config::Config;
-use crate::database::Counters;
 use crate::error::Error;
 use crate::requests::Requests;
 
@@ -15,7 +14,6 @@ pub(crate) struct Common {
     pub config: Rc<Config>,
     pub registry: Rc<Registry>,
     pub requests: Requests,
-    pub counters: Counters,
     /// To be told when nothing is borrowed any more.
     pub happened: Vec<Happened>,
     /// Bytes that ask the server to cancel what a session does, to be sent over a connection of their own.

@@ -67,6 +67,9 @@ pub struct Config {
     pub transactions_max: usize,
     /// Statements that one connection keeps prepared; the one not used for longest gives way. Default: 256.
     pub statements_max: usize,
+    /// Upper bounds of the buckets in which [`crate::Database::take_durations`] counts, in nanoseconds, rising.
+    /// Default: none, nothing is counted.
+    pub duration_bounds_ns: &'static [u64],
     /// On TCP, wait for several replies before the loop is woken, if many are due (`SO_RCVLOWAT`). Default: yes.
     ///
     /// The server sends each reply by itself, since each query has its own Sync; every early wake-up costs both
@@ -100,14 +103,12 @@ impl Config {
     /// The text is malformed or asks for something that is not supported; the password is never part of the error.
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
         if let Some(mode) = tls_mode(text) {
-            return Err(ConfigError::new(format!(
-                "sslmode={mode} needs TLS, which is not built yet"
-            )));
+            return Err(ConfigError::without_tls(mode));
         }
         let server: tokio_postgres::Config =
             text.parse().map_err(|error| ConfigError::new(explain(&error)))?;
         if server.get_ssl_mode() == SslMode::Require {
-            return Err(ConfigError::new("sslmode=require needs TLS, which is not built yet"));
+            return Err(ConfigError::without_tls("require"));
         }
         for host in server.get_hosts() {
             if let config::Host::Tcp(name) = host
@@ -135,6 +136,7 @@ impl Config {
             connections: 1,
             transactions_max: 4,
             statements_max: 256,
+            duration_bounds_ns: &[],
             low_water: true,
         })
     }
@@ -215,6 +217,13 @@ impl ConfigError {
     fn new(what: impl Into<Box<str>>) -> ConfigError {
         ConfigError { what: what.into() }
     }
+
+    fn without_tls(mode: &str) -> ConfigError {
+        ConfigError::new(format!(
+            "sslmode={mode} needs TLS, which is not built yet; a proxy on this machine that speaks TLS to the server \
+             (stunnel, a provider's own) is the way there, without sslmode"
+        ))
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -259,9 +268,14 @@ mod tests {
     fn tls_is_refused_in_plain_words() {
         for mode in ["require", "verify-ca", "verify-full"] {
             let what =
-                format!("bad database URL: sslmode={mode} needs TLS, which is not built yet");
-            assert_eq!(error(&format!("postgresql://u@h/d?sslmode={mode}")), what);
-            assert_eq!(error(&format!("host=h sslmode = '{mode}' user=u")), what);
+                format!("bad database URL: sslmode={mode} needs TLS, which is not built yet; ");
+            for url in [
+                format!("postgresql://u@h/d?sslmode={mode}"),
+                format!("host=h sslmode = '{mode}' user=u"),
+            ] {
+                let error = error(&url);
+                assert!(error.starts_with(&what) && error.contains("proxy"), "{error}");
+            }
         }
         for mode in ["prefer", "disable"] {
             assert!(Config::parse(&format!("postgresql://u@h/d?sslmode={mode}")).is_ok());

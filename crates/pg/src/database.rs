@@ -13,20 +13,9 @@ use crate::engine::{Core, WaitForLane};
 use crate::error::Kind;
 use crate::rows::{Answer, Pooled, Record, Replies, Rows, Unit};
 use crate::statement::Shape;
-use crate::{Config, Dedicated, Error, Events, Prepare, Statement, Transaction, encode};
-
-/// Numbers for the metrics; all but `in_flight` only ever grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Connections that came up.
-    pub connects: u64,
-    /// Attempts to connect that failed.
-    pub connect_failures: u64,
-    /// Queries answered.
-    pub queries: u64,
-    /// Queries sent and not yet answered.
-    pub in_flight: u64,
-}
+use crate::{
+    Config, Counters, Dedicated, Durations, Error, Events, Prepare, Statement, Transaction, encode,
+};
 
 /// The database, as one thread sees it. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -66,10 +55,11 @@ impl Database {
         self.core.flush(now);
     }
 
-    /// When [`Database::on_deadline`] wants to be called.
+    /// When [`Database::on_deadline`] wants to be called. To be called before each wait for events: it also has the
+    /// kernel wake the loop for several replies at once, if many are due.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.core.next_deadline()
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        self.core.next_deadline(now)
     }
 
     /// Does what is due: queries and connection attempts that took too long, the next attempt, idle connections.
@@ -95,6 +85,11 @@ impl Database {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.core.counters()
+    }
+
+    /// How long queries took since the last call, if [`Config::duration_bounds_ns`] says what is of interest.
+    pub fn take_durations(&self, into: impl FnOnce(&Durations)) {
+        self.core.take_durations(into);
     }
 
     /// The same database with another limit for queries asked through the returned handle.
@@ -270,6 +265,34 @@ impl Batch<'_> {
         let Answer { asked, units, .. } = self.answer.answer_mut();
         encode::query(&statement.0, &shape, self.database.named, params, asked)?;
         units.push(Unit { end: asked.len(), ..Unit::new(Rc::clone(&statement.0)) });
+        Ok(())
+    }
+
+    /// Adds a query for each of `params`: as [`Batch::push`] for each, but for less, since whether it has to wait is seen
+    /// once for all. The parameters of a query are of one type here.
+    ///
+    /// # Errors
+    ///
+    /// The statement cannot be prepared, or some parameter does not fit it; the batch is as it was before.
+    pub async fn push_all<P: ToSql + Sync, const N: usize>(
+        &mut self,
+        statement: &Statement,
+        params: impl IntoIterator<Item = [P; N]>,
+    ) -> Result<(), Error> {
+        let shape = self.database.shape(statement).await?;
+        let Answer { asked, units, .. } = self.answer.answer_mut();
+        let before = (asked.len(), units.len());
+        for params in params {
+            let params = params.each_ref();
+            if let Err(why) =
+                encode::query(&statement.0, &shape, self.database.named, &params, asked)
+            {
+                asked.truncate(before.0);
+                units.truncate(before.1);
+                return Err(why);
+            }
+            units.push(Unit { end: asked.len(), ..Unit::new(Rc::clone(&statement.0)) });
+        }
         Ok(())
     }
 

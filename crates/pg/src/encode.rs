@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
-use postgres_types::{Format, IsNull, ToSql};
+use postgres_types::{Format, IsNull, ToSql, Type};
 
 use crate::error::{Error, Kind};
 use crate::statement::{Inner as Statement, Shape};
@@ -13,20 +13,24 @@ const TAIL: &[u8] = b"\0\x01\0\x01E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04";
 /// The same with a Describe of the portal before Execute.
 const TAIL_DESCRIBED: &[u8] = b"\0\x01\0\x01D\0\0\0\x06P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04";
 
+/// How a Bind of the unnamed statement begins: tag, room for the length, the unnamed portal, the name.
+const HEAD_UNNAMED: &[u8] = b"B\0\0\0\0\0\0";
+
 /// Bytes of the tails that belong to the Bind message.
 const TAIL_OF_BIND: usize = 4;
 
 /// Appends Bind, Execute and Sync; on an error `out` is as it was.
-pub(crate) fn query(
+#[inline]
+pub(crate) fn query<P: ToSql + ?Sized>(
     statement: &Statement,
     shape: &Shape,
     named: bool,
-    params: &[&(dyn ToSql + Sync)],
+    params: &[&P],
     out: &mut BytesMut,
 ) -> Result<(), Error> {
     let start = out.len();
     let result = if named {
-        bind(statement.name(), shape, params, TAIL, out)
+        bind(statement.bind_head(), shape, params, TAIL, out)
     } else {
         // The types are given, so that the server reads the parameters as what they were encoded as. Described each
         // time: no server notices for us that a schema change has given an unnamed statement other columns.
@@ -37,7 +41,7 @@ pub(crate) fn query(
             out,
         )
         .map_err(unencodable)
-        .and_then(|()| bind("", shape, params, TAIL_DESCRIBED, out))
+        .and_then(|()| bind(HEAD_UNNAMED, shape, params, TAIL_DESCRIBED, out))
     };
     if result.is_err() {
         out.truncate(start);
@@ -46,34 +50,26 @@ pub(crate) fn query(
 }
 
 #[inline]
-fn bind(
-    name: &str,
+fn bind<P: ToSql + ?Sized>(
+    head: &[u8],
     shape: &Shape,
-    params: &[&(dyn ToSql + Sync)],
+    params: &[&P],
     tail: &[u8],
     out: &mut BytesMut,
 ) -> Result<(), Error> {
     if params.len() != shape.params.len() {
-        let (given, wanted) = (params.len(), shape.params.len());
-        return Err(Error::new(
-            Kind::Encode,
-            format!("{given} parameters given for a statement with {wanted}"),
-        ));
+        return Err(miscounted(params.len(), shape.params.len()));
     }
     let count = u16::try_from(params.len()).map_err(unencodable)?;
-    out.reserve(name.len() + 32 + params.len() * 16 + tail.len());
+    out.reserve(head.len() + 32 + params.len() * 16 + tail.len());
     let start = out.len() + 1;
+    out.extend_from_slice(head);
     let pairs = || params.iter().zip(&shape.params);
     if pairs().all(|(param, kind)| matches!(param.encode_format(kind), Format::Binary)) {
-        out.extend_from_slice(b"B\0\0\0\0\0");
-        out.extend_from_slice(name.as_bytes());
         let [high, low] = count.to_be_bytes();
-        // The end of the name, one format for all, the number of values.
-        out.extend_from_slice(&[0, 0, 1, 0, 1, high, low]);
+        // One format for all, and the number of values.
+        out.extend_from_slice(&[0, 1, 0, 1, high, low]);
     } else {
-        out.extend_from_slice(b"B\0\0\0\0\0");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(&[0]);
         out.extend_from_slice(&count.to_be_bytes());
         for (param, kind) in pairs() {
             let format = match param.encode_format(kind) {
@@ -93,10 +89,7 @@ fn bind(
                 let length = i32::try_from(out.len() - at - 4).map_err(unencodable)?;
                 out[at..at + 4].copy_from_slice(&length.to_be_bytes());
             }
-            Err(why) => {
-                let what = format!("parameter ${} cannot be sent as {kind}", index + 1);
-                return Err(Error::with_source(Kind::Encode, what, why));
-            }
+            Err(why) => return Err(unfit(index, kind, why)),
         }
     }
     out.extend_from_slice(tail);
@@ -135,14 +128,24 @@ pub(crate) fn close(statement: &Statement, out: &mut BytesMut) {
     }
 }
 
+#[cold]
+fn miscounted(given: usize, wanted: usize) -> Error {
+    Error::new(Kind::Encode, format!("{given} parameters given for a statement with {wanted}"))
+}
+
+#[cold]
+fn unfit(index: usize, kind: &Type, why: Box<dyn std::error::Error + Sync + Send>) -> Error {
+    let what = format!("parameter ${} cannot be sent as {kind}", index + 1);
+    Error::with_source(Kind::Encode, what, why)
+}
+
+#[cold]
 fn unencodable(why: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::with_source(Kind::Encode, "the query cannot be encoded", why)
 }
 
 #[cfg(test)]
 mod tests {
-    use postgres_types::Type;
-
     use super::*;
     use crate::Statement;
 
@@ -156,7 +159,8 @@ mod tests {
         let statement = Statement::new("SELECT $1, $2, $3", 7, 1);
         let shape = shape(&[Type::INT4, Type::TEXT, Type::INT8]);
         let mut ours = BytesMut::from(&b"before"[..]);
-        query(&statement.0, &shape, true, &[&5_i32, &"text", &None::<i64>], &mut ours).unwrap();
+        let params: [&dyn ToSql; 3] = [&5_i32, &"text", &None::<i64>];
+        query(&statement.0, &shape, true, &params, &mut ours).unwrap();
 
         let mut theirs = BytesMut::from(&b"before"[..]);
         let values: [Option<&[u8]>; 3] = [Some(&[0, 0, 0, 5]), Some(b"text"), None];

@@ -17,7 +17,6 @@ use crate::cancels::{CANCELS_MAX, Cancels};
 use crate::common::{Common, Happened, earlier};
 use crate::config::Config;
 use crate::connect::TIMEOUT_MAX;
-use crate::database::Counters;
 use crate::error::Error;
 use crate::events::Events;
 use crate::lanes::{Held, Lanes, Ticket};
@@ -26,6 +25,7 @@ use crate::pipeline::Pipeline;
 use crate::requests::Requests;
 use crate::rows::{Answer, Pool, Pooled};
 use crate::statement::Statement;
+use crate::tally::{Counters, Durations};
 
 /// Texts remembered by [`crate::Database::statement`]; when there are more, all are forgotten.
 const TEXTS_MAX: usize = 1024;
@@ -80,13 +80,12 @@ impl Core {
             .collect();
         let lanes = Lanes::new(transactions_max, tokens.start + connections);
         let cancels = Cancels::new(tokens.start + connections + transactions_max);
-        let requests = Requests::new();
+        let requests = Requests::new(config.duration_bounds_ns);
         let pool = Rc::clone(&requests.pool);
         let common = Common {
             config: Rc::new(config),
             registry: Rc::new(registry),
             requests,
-            counters: Counters::default(),
             happened: Vec::new(),
             cancels: Vec::new(),
             sessions: 0,
@@ -161,8 +160,13 @@ impl Core {
         });
     }
 
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let state = self.state.borrow();
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let state = &mut *self.state.borrow_mut();
+        if state.common.config.low_water {
+            for link in &mut state.links {
+                link.before_wait(now);
+            }
+        }
         let others = earlier(
             state.lanes.next_deadline(state.common.config.query_timeout),
             state.cancels.next_deadline(),
@@ -199,9 +203,22 @@ impl Core {
     }
 
     pub fn counters(&self) -> Counters {
-        let state = self.state.borrow();
-        let in_flight = state.links.iter().map(Link::in_flight).sum::<usize>();
-        Counters { in_flight: in_flight as u64, ..state.common.counters }
+        let State { links, lanes, common, .. } = &*self.state.borrow();
+        let in_flight = links.iter().map(Link::in_flight).sum::<usize>();
+        let up = links.iter().filter(|link| link.is_up()).count() + lanes.open();
+        let connecting = links.iter().filter(|link| link.is_coming()).count() + lanes.connecting();
+        Counters {
+            in_flight: in_flight as u64,
+            up: up as u64,
+            connecting: connecting as u64,
+            ..common.requests.tally.counters
+        }
+    }
+
+    pub fn take_durations(&self, into: impl FnOnce(&Durations)) {
+        let durations = &mut self.state.borrow_mut().common.requests.tally.durations;
+        into(durations);
+        durations.reset();
     }
 
     pub fn statement(&self, sql: &str) -> Statement {
@@ -234,7 +251,13 @@ impl Core {
                 &mut several[best]
             }
         };
-        ask(&mut link.up()?.pipeline, &mut common.requests)
+        match link.up() {
+            Ok(up) => ask(&mut up.pipeline, &mut common.requests),
+            Err(why) => {
+                common.requests.tally.counters.failed(why.kind(), 1);
+                Err(why)
+            }
+        }
     }
 
     /// Waits for the answer to a request.
@@ -253,13 +276,13 @@ impl Core {
 
     /// Queues for a connection of its own.
     pub fn ask_lane(&self) -> Result<Rc<Ticket>, Error> {
-        let state = &mut *self.state.borrow_mut();
-        if !state.links.iter().any(Link::is_up)
-            && let Some(link) = state.links.first_mut()
-        {
-            link.up()?;
+        let State { links, lanes, common, .. } = &mut *self.state.borrow_mut();
+        let away = if links.iter().any(Link::is_up) { None } else { links.first_mut() };
+        let asked = away.map_or(Ok(()), |link| link.up().map(drop)).and_then(|()| lanes.ask());
+        if let Err(why) = &asked {
+            common.requests.tally.counters.failed(why.kind(), 1);
         }
-        state.lanes.ask()
+        asked
     }
 
     pub fn release(&self, lane: usize, session: u64, reusable: bool) {

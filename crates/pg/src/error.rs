@@ -84,6 +84,10 @@ impl Error {
         }
     }
 
+    pub(crate) fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
     /// Whether the database could not be reached or went away: worth a 503 and another try.
     ///
     /// Whether a query that was in flight then took effect is unknown.

@@ -20,7 +20,7 @@ pub trait Events {
     fn connect_failed(&self, why: &Error, retry_in: Duration);
 
     /// The server no longer knows a prepared statement, or knows it twice (SQLSTATE 26000 or 42P05): a connection
-    /// pooler stands in between, and the setting `prepare = unnamed` is needed. Called once per connection.
+    /// pooler stands in between, and [`crate::Prepare::Unnamed`] is needed. Called once per connection.
     fn pooler_in_the_way(&self, why: &Error);
 }
 

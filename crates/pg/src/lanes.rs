@@ -147,6 +147,16 @@ impl Lanes {
         }
     }
 
+    /// Connections that are up.
+    pub fn open(&self) -> usize {
+        self.lanes.iter().filter(|lane| matches!(lane, Lane::Open(_))).count()
+    }
+
+    /// Connections that are being made.
+    pub fn connecting(&self) -> usize {
+        self.lanes.iter().filter(|lane| matches!(lane, Lane::Connecting(_))).count()
+    }
+
     /// Whether the last command that was completed on a connection was a rollback: what the server makes of a
     /// COMMIT if the transaction has failed before.
     pub fn has_rolled_back(&self, index: usize, session: u64) -> bool {
@@ -222,6 +232,7 @@ impl Lanes {
                 break;
             }
             let what = format!("no connection was free within {limit:?}");
+            common.requests.tally.counters.failed(Kind::TimedOut, 1);
             ticket.conclude(Err(Error::new(Kind::TimedOut, what)), &mut common.requests.woken);
             self.waiting.pop_front();
         }
@@ -240,6 +251,7 @@ impl Lanes {
     }
 
     fn fail_waiting(&mut self, why: &Error, common: &mut Common) {
+        common.requests.tally.counters.failed(why.kind(), self.waiting.len());
         for ticket in self.waiting.drain(..) {
             ticket.conclude(Err(why.clone()), &mut common.requests.woken);
         }
@@ -248,6 +260,16 @@ impl Lanes {
     /// Hands idle connections to those who wait, and opens more if that does not suffice.
     fn serve(&mut self, now: Instant, common: &mut Common) {
         self.waiting.retain(|ticket| !ticket.0.borrow().gone);
+        self.hand_out(now, common);
+        self.open_more(now, common);
+        // A server may be so quick that a connection is up before there is anything to wait for.
+        self.hand_out(now, common);
+    }
+
+    fn hand_out(&mut self, now: Instant, common: &mut Common) {
+        if self.waiting.is_empty() {
+            return;
+        }
         for (lane, open) in self.lanes.iter_mut().enumerate() {
             let Lane::Open(open) = open else { continue };
             if open.holder == Holder::Nobody
@@ -260,6 +282,9 @@ impl Lanes {
                 ticket.conclude(Ok(held), &mut common.requests.woken);
             }
         }
+    }
+
+    fn open_more(&mut self, now: Instant, common: &mut Common) {
         let on_their_way = self
             .lanes
             .iter()
@@ -287,12 +312,12 @@ impl Lanes {
             Progress::Pending => (),
             Progress::Up(session) => {
                 common.sessions += 1;
-                common.counters.connects += 1;
+                common.requests.tally.counters.connects += 1;
                 self.lanes[index] = Lane::Open(Box::new(Open::new(*session, common.sessions, now)));
                 self.pump(index, now);
             }
             Progress::Failed(why) => {
-                common.counters.connect_failures += 1;
+                common.requests.tally.counters.connect_failures += 1;
                 self.lanes[index] = Lane::Empty;
                 let why = Error::because(
                     Kind::Unavailable,
@@ -302,6 +327,7 @@ impl Lanes {
                 if self.lanes.iter().any(|lane| matches!(lane, Lane::Open(_))) {
                     // The others may still be served by the connections that there are.
                     if let Some(ticket) = self.waiting.pop_front() {
+                        common.requests.tally.counters.failed(why.kind(), 1);
                         ticket.conclude(Err(why), &mut common.requests.woken);
                     }
                 } else {

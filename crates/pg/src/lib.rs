@@ -17,7 +17,8 @@
 //! let db = pg::Database::new(config, poll.registry().try_clone()?, tokens, Box::new(pg::NoEvents), Instant::now());
 //! let mut events = mio::Events::with_capacity(256);
 //! loop {
-//!     let wait = db.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+//!     let now = Instant::now();
+//!     let wait = db.next_deadline(now).map(|at| at.saturating_duration_since(now));
 //!     poll.poll(&mut events, wait)?;
 //!     let now = Instant::now();
 //!     for event in &events {
@@ -46,12 +47,12 @@
 //! let number: i32 = row.get(1)?;
 //!
 //! let mut batch = db.batch();
-//! for id in 1..=20_i32 {
-//!     batch.push(&world, &[&id]).await?; // Waits only when the statement was never prepared before.
-//! }
+//! batch.push(&world, &[&7_i32]).await?; // Waits only when the statement was never prepared before.
+//! batch.push_all(&world, (1..=20_i32).map(|id| [id])).await?; // The same for many, and for less.
 //! for rows in batch.send().await?.iter() {
 //!     for row in rows? {
-//!         let _ = (row.int4(0)?, row.int4(1)?);
+//!         let mut values = row.values(); // In order; `row.int4(1)` and `row.get::<i32>(1)` in any.
+//!         let _ = (values.int4()?, values.int4()?);
 //!     }
 //! }
 //! # let _ = number; Ok(())
@@ -68,6 +69,7 @@ mod error;
 mod events;
 mod rows;
 mod statement;
+mod tally;
 
 mod cancels;
 mod common;
@@ -90,11 +92,12 @@ mod socket;
 mod wire;
 
 pub use config::{Config, ConfigError, Prepare};
-pub use database::{Batch, Counters, Database};
+pub use database::{Batch, Database};
 pub use dedicated::{Dedicated, Transaction};
 pub use error::{Error, SqlError};
 pub use events::{Events, NoEvents};
 pub use postgres_types::{FromSql, ToSql, Type};
-pub use rows::{Record, Replies, Row, RowIter, Rows};
+pub use rows::{Record, Replies, Row, RowIter, Rows, Values};
 pub use statement::Statement;
+pub use tally::{Counters, Durations};
 pub use tokio_postgres;

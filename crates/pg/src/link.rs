@@ -64,6 +64,8 @@ pub(crate) struct Up {
     since: Instant,
     /// No request is overdue before this.
     deadline: Option<Instant>,
+    /// Whether something was asked or answered since it was last decided how many replies to wait for.
+    has_moved: bool,
     /// When to look at the socket although the loop was not woken.
     look_at: Option<Instant>,
 }
@@ -99,6 +101,11 @@ impl Link {
         matches!(self.stage, Stage::Up(_))
     }
 
+    /// Whether it is being connected, or will be tried again.
+    pub fn is_coming(&self) -> bool {
+        matches!(self.stage, Stage::Waiting { .. } | Stage::Connecting(_))
+    }
+
     pub fn in_flight(&self) -> usize {
         if let Stage::Up(up) = &self.stage { up.pipeline.in_flight() } else { 0 }
     }
@@ -109,6 +116,13 @@ impl Link {
             Stage::Connecting(attempt) => Some(attempt.deadline()),
             Stage::Up(up) => earlier(up.deadline, up.look_at),
             Stage::Closed => None,
+        }
+    }
+
+    /// The loop is about to wait: says how much the server is to have sent before it is woken.
+    pub fn before_wait(&mut self, now: Instant) {
+        if let Stage::Up(up) = &mut self.stage {
+            up.set_low_water(now);
         }
     }
 
@@ -177,7 +191,7 @@ impl Link {
     pub fn close(&mut self, common: &mut Common) {
         let why = Error::new(Kind::Unavailable, "the database handle is closed");
         if let Stage::Up(up) = &mut self.stage {
-            up.pipeline.fail_all(&why, &mut common.requests);
+            up.fail_all(&why, common);
             // Terminate; that it may not reach the server is of no consequence.
             let _ = up.socket.write(b"X\0\0\0\x04");
         }
@@ -199,7 +213,7 @@ impl Link {
             Progress::Up(session) => self.rise(*session, now, common),
             Progress::Failed(why) => {
                 self.settled = true;
-                common.counters.connect_failures += 1;
+                common.requests.tally.counters.connect_failures += 1;
                 let retry_in = self.backoff.after_failure();
                 self.why_down =
                     Error::because(Kind::Unavailable, "the database is not reachable", &why);
@@ -218,7 +232,7 @@ impl Link {
         self.settled = true;
         self.told = None;
         common.sessions += 1;
-        common.counters.connects += 1;
+        common.requests.tally.counters.connects += 1;
         common.happened.push(Happened::Connected {
             server: address.to_string(),
             version: driver.version.clone(),
@@ -238,6 +252,7 @@ impl Link {
             lookups,
             since: now,
             deadline: None,
+            has_moved: true,
             look_at: None,
         });
         // Something may have arrived between the last read and now.
@@ -252,10 +267,7 @@ impl Link {
         let Stage::Up(mut up) = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
         let lost =
             Error::because(Kind::Unavailable, "the connection to the database was lost", why);
-        up.pipeline.fail_all(&lost, &mut common.requests);
-        for lookup in up.lookups.drain(..) {
-            lookup.statement.not_learned(lost.clone(), &mut common.requests.woken);
-        }
+        up.fail_all(&lost, common);
         common.happened.push(Happened::Lost(why.clone()));
         self.why_down = lost;
         let wait = self.backoff.after_loss(up.since, now);
@@ -268,6 +280,14 @@ impl Link {
 }
 
 impl Up {
+    /// The connection is over: everybody who waits is told why.
+    fn fail_all(&mut self, why: &Error, common: &mut Common) {
+        self.pipeline.fail_all(why, &mut common.requests);
+        for lookup in self.lookups.drain(..) {
+            lookup.statement.not_learned(why.clone(), &mut common.requests.woken);
+        }
+    }
+
     /// Reads until the socket is empty, which a read that does not fill the buffer says; `to_end`: until it says so
     /// itself, for the server's last words.
     fn read(&mut self, to_end: bool, now: Instant, common: &mut Common) -> Result<(), Error> {
@@ -277,13 +297,13 @@ impl Up {
             let room = space.len();
             let read = self.socket.read(space);
             match read.map_err(|error| self.ended(Some(error)))? {
-                None => return self.after_read(now, common),
+                None => return self.after_read(common),
                 Some(0) => return Err(self.ended(None)),
                 Some(count) => {
                     self.inbox.filled(count);
                     if count < room && !to_end {
                         self.take(now, common)?;
-                        return self.after_read(now, common);
+                        return self.after_read(common);
                     }
                 }
             }
@@ -307,37 +327,45 @@ impl Up {
         Ok(())
     }
 
-    fn after_read(&mut self, now: Instant, common: &mut Common) -> Result<(), Error> {
+    fn after_read(&mut self, common: &mut Common) -> Result<(), Error> {
+        self.has_moved = true;
         let report = &mut self.pipeline.report;
-        common.counters.queries += std::mem::take(&mut report.answered);
         if let Some(why) = report.pooler.take() {
             common.happened.push(Happened::Pooler(why));
         }
         if std::mem::take(&mut report.driver_fed) || !report.unknown.is_empty() {
             self.drive(common)?;
         }
-        self.set_low_water(now, common)
+        Ok(())
     }
 
     /// Several replies with one wake-up: the server sends each by itself, since each query has its own Sync.
-    fn set_low_water(&mut self, now: Instant, common: &Common) -> Result<(), Error> {
-        if !common.config.low_water || !self.socket.has_low_water() {
-            return Ok(());
+    ///
+    /// Every change is a system call, so what is nearly right stays, and anything while nothing is due: the end of the
+    /// connection wakes the loop all the same.
+    fn set_low_water(&mut self, now: Instant) {
+        if !self.socket.has_low_water() || !std::mem::take(&mut self.has_moved) {
+            return;
         }
-        if self.pipeline.in_flight() < REPLIES_PER_WAKE {
-            self.look_at = None;
-            return self.socket.set_low_water(1).map_err(lost);
+        self.look_at = None;
+        if self.pipeline.is_idle() {
+            return;
         }
-        self.look_at = Some(now + LOW_WATER_WAIT);
-        let each = self.pipeline.reply_bytes();
-        let wanted = (each * REPLIES_PER_WAKE - each / 2).min(LOW_WATER_BYTES_MAX);
-        let wanted = u32::try_from(wanted).unwrap_or(1);
-        // Every change is a system call, so what is nearly right stays.
-        let known = self.socket.low_water();
-        if known <= wanted && wanted - wanted / 4 <= known {
-            return Ok(());
+        let mut wanted = 1;
+        if self.pipeline.in_flight() >= REPLIES_PER_WAKE {
+            self.look_at = Some(now + LOW_WATER_WAIT);
+            let each = self.pipeline.reply_bytes();
+            let bytes = (each * REPLIES_PER_WAKE - each / 2).min(LOW_WATER_BYTES_MAX);
+            wanted = u32::try_from(bytes).unwrap_or(1);
+            let known = self.socket.low_water();
+            if known <= wanted && wanted / 2 <= known {
+                return;
+            }
         }
-        self.socket.set_low_water(wanted).map_err(lost)
+        if self.socket.set_low_water(wanted).is_err() {
+            // A socket that cannot be told this is no good; seen when its time comes.
+            self.look_at = Some(now);
+        }
     }
 
     /// Lets tokio-postgres work: it takes replies, and may ask for more.
@@ -379,7 +407,7 @@ impl Up {
         self.pipeline.release_held(&mut common.requests);
         if let Some(at) = self.pipeline.date(now, common.config.query_timeout) {
             self.deadline = earlier(self.deadline, Some(at));
-            self.set_low_water(now, common)?;
+            self.has_moved = true;
         }
         self.write()
     }

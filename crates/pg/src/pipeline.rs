@@ -75,8 +75,6 @@ pub(crate) struct Report {
     /// A pooler stands in between; said once.
     pub pooler: Option<Error>,
     pooler_told: bool,
-    /// Queries answered.
-    pub answered: u64,
     /// A warning that the server is about to end: the last thing it says in an immediate stop or after a crash.
     pub last_words: Option<SqlError>,
 }
@@ -92,8 +90,11 @@ enum Owner {
     Request { slot: usize, left: usize },
     /// Parse and Describe of a statement.
     Parse(Rc<Statement>),
-    /// The next `left` replies interest nobody any more.
-    Nobody { left: usize },
+    /// The next `left` replies come too late for their request. They are in flight until they come: the server owes
+    /// them, and the socket brings them.
+    Late { left: usize },
+    /// One reply that nobody waits for: to Close, or too late for who wanted to know a statement.
+    Nobody,
     /// tokio-postgres asked.
     Driver,
 }
@@ -160,6 +161,11 @@ impl Pipeline {
         }
     }
 
+    /// Whether no reply is due, to whatever was asked.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Queries of requests that were sent and not yet answered.
     pub fn in_flight(&self) -> usize {
         self.in_flight
@@ -217,6 +223,7 @@ impl Pipeline {
         }
         let bytes = answer.asked.len();
         if self.held_bytes + bytes > HELD_BYTES_MAX {
+            requests.tally.counters.failed(Kind::Overloaded, answer.units.len());
             rows::recycle(answer, &requests.pool);
             return Err(Error::new(Kind::Overloaded, "too many queries wait for the database"));
         }
@@ -237,8 +244,14 @@ impl Pipeline {
         let bytes = &answer.asked;
         let (mut begun, mut end, mut left) = (0, 0, 0);
         self.tick += 1;
+        let mut last: *const Statement = std::ptr::null();
         for unit in &mut answer.units {
-            if self.named && !unit.statement.is_prepared(self.place, self.session, self.tick) {
+            let is_another = !std::ptr::eq(last, Rc::as_ptr(&unit.statement));
+            last = Rc::as_ptr(&unit.statement);
+            if self.named
+                && is_another
+                && !unit.statement.is_prepared(self.place, self.session, self.tick)
+            {
                 // What is written so far goes first: the name given up for the new one may be among it.
                 self.send_run(slot, &bytes[begun..end], left, timeout, deadline);
                 (begun, left) = (end, 0);
@@ -311,7 +324,7 @@ impl Pipeline {
             let statement = self.prepared.swap_remove(index);
             statement.set_unprepared(self.place);
             encode::close(&statement, &mut self.out);
-            self.expect(Owner::Nobody { left: 1 }, Duration::MAX, None);
+            self.expect(Owner::Nobody, Duration::MAX, None);
         }
     }
 
@@ -373,19 +386,18 @@ impl Pipeline {
             match entry.deadline {
                 Some(at) if at <= now => {
                     entry.deadline = None;
-                    let left = match &entry.owner {
+                    match &entry.owner {
                         Owner::Request { slot, left } => {
                             requests.fail(*slot, &timed_out(entry.timeout));
-                            *left
+                            entry.owner = Owner::Late { left: *left };
                         }
                         Owner::Parse(statement) => {
                             statement.not_learned(timed_out(entry.timeout), &mut requests.woken);
                             statement.set_unprepared(self.place);
-                            1
+                            entry.owner = Owner::Nobody;
                         }
-                        Owner::Nobody { .. } | Owner::Driver => continue,
-                    };
-                    entry.owner = Owner::Nobody { left };
+                        Owner::Late { .. } | Owner::Nobody | Owner::Driver => (),
+                    }
                 }
                 Some(at) => earlier(at),
                 None => (),
@@ -425,8 +437,11 @@ impl Pipeline {
             match entry.owner {
                 Owner::Request { slot, .. } => requests.fail(slot, why),
                 Owner::Parse(statement) => statement.not_learned(why.clone(), &mut requests.woken),
-                Owner::Nobody { .. } | Owner::Driver => (),
+                Owner::Late { .. } | Owner::Nobody | Owner::Driver => (),
             }
+        }
+        for statement in self.report.unknown.drain(..) {
+            statement.not_learned(why.clone(), &mut requests.woken);
         }
         (self.undated, self.in_flight, self.held_bytes) = (0, 0, 0);
     }
@@ -442,19 +457,22 @@ impl Pipeline {
     ) -> Result<usize, Broken> {
         let mut rest = bytes;
         let (mut replies, mut reply_bytes) = (0_usize, 0_usize);
+        let mut waits = Waits::default();
         loop {
-            if let Some(Expected { owner: Owner::Request { slot, left }, .. }) =
+            if let Some(Expected { owner: Owner::Request { slot, left }, timeout, deadline }) =
                 self.queue.front_mut()
             {
                 let slot = *slot;
+                let was_sent = (*timeout, *deadline);
                 let before = rest.len();
                 let over = take_replies(slot, left, &mut rest, requests)?;
                 replies += over.replies;
                 reply_bytes += before - rest.len();
                 self.in_flight = self.in_flight.saturating_sub(over.replies);
-                self.report.answered += over.replies as u64;
                 if over.replies > 0 {
                     self.first_since = now;
+                    requests.tally.counters.queries += over.replies as u64;
+                    waits.count(was_sent, over.replies, now, requests);
                 }
                 if let Some(message) = over.refusal {
                     self.refuse(slot, &message, requests)?;
@@ -466,6 +484,7 @@ impl Pipeline {
                 }
             }
             let Some(message) = message::first(rest, MESSAGE_BYTES_MAX)? else {
+                waits.count((Duration::ZERO, None), 0, now, requests);
                 if let Some(each) = reply_bytes.checked_div(replies) {
                     let grown = self.reply_bytes + self.reply_bytes / 8 + 1;
                     self.reply_bytes = each.clamp(REPLY_BYTES_MIN, grown);
@@ -503,13 +522,10 @@ impl Pipeline {
                     self.pop();
                 }
             }
-            Owner::Nobody { left } => match message.tag {
+            Owner::Late { .. } | Owner::Nobody => match message.tag {
                 b'Z' => {
                     self.first_since = now;
-                    *left -= 1;
-                    if *left == 0 {
-                        self.pop();
-                    }
+                    self.end_unwanted();
                 }
                 b'1' | b'2' | b'3' | b'n' | b't' | b'T' | b'D' | b'C' | b'I' => (),
                 b'E' => drop(error(message)?),
@@ -531,6 +547,18 @@ impl Pipeline {
             },
         }
         Ok(())
+    }
+
+    /// A reply that interests nobody is over.
+    fn end_unwanted(&mut self) {
+        if let Some(Expected { owner: Owner::Late { left }, .. }) = self.queue.front_mut() {
+            self.in_flight = self.in_flight.saturating_sub(1);
+            *left -= 1;
+            if *left > 0 {
+                return;
+            }
+        }
+        self.pop();
     }
 
     /// Everything that the first entry waited for has come.
@@ -557,6 +585,7 @@ impl Pipeline {
         requests: &mut Requests,
     ) -> Result<(), Broken> {
         let sql = error(message)?;
+        requests.tally.counters.refused += 1;
         let pooler = self.named && POOLER_CODES.contains(&sql.code());
         let stale = sql.code() == FEATURE_NOT_SUPPORTED && sql.message().contains("cached plan");
         let error = Error::refused("the server refused the query", sql);
@@ -608,6 +637,36 @@ impl Pipeline {
                 }
             },
         }
+    }
+}
+
+/// Replies that were waited for equally long, one after the other: those of a turn, mostly. Their duration is worked
+/// out once.
+#[derive(Default)]
+struct Waits {
+    timeout: Duration,
+    deadline: Option<Instant>,
+    replies: usize,
+}
+
+impl Waits {
+    /// Counts replies to what was sent `timeout` before its deadline; `None`: not known when.
+    #[inline]
+    fn count(
+        &mut self,
+        (timeout, deadline): (Duration, Option<Instant>),
+        replies: usize,
+        now: Instant,
+        requests: &mut Requests,
+    ) {
+        if (timeout, deadline) != (self.timeout, self.deadline) {
+            if let Some(sent) = self.deadline.and_then(|at| at.checked_sub(self.timeout)) {
+                let took = now.saturating_duration_since(sent);
+                requests.tally.durations.add(took, self.replies);
+            }
+            *self = Waits { timeout, deadline, replies: 0 };
+        }
+        self.replies += replies;
     }
 }
 

@@ -10,8 +10,9 @@ use slab::Slab;
 
 use crate::error::{Error, Kind};
 use crate::message::{self, Malformed, Message};
-use crate::rows::{self, Answer, Pool};
-use crate::statement::Inner as Statement;
+use crate::rows::{self, Answer, Pool, Unit};
+use crate::statement::{Inner as Statement, Shape};
+use crate::tally::{Counters, Durations, Tally};
 
 /// Largest answer to one request (a query, or a whole batch), in bytes; beyond, the query fails.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -22,6 +23,7 @@ pub(crate) struct Requests {
     pub pool: Rc<Pool>,
     /// To be woken when nothing is borrowed any more.
     pub woken: Vec<Waker>,
+    pub tally: Tally,
 }
 
 /// One request, and its answer as far as it has come.
@@ -47,8 +49,11 @@ enum State {
 }
 
 impl Requests {
-    pub fn new() -> Requests {
-        Requests { slots: Slab::new(), pool: Rc::default(), woken: Vec::new() }
+    /// `duration_bounds_ns`: see [`crate::Config::duration_bounds_ns`].
+    pub fn new(duration_bounds_ns: &'static [u64]) -> Requests {
+        let durations = Durations::new(duration_bounds_ns);
+        let tally = Tally { counters: Counters::default(), durations };
+        Requests { slots: Slab::new(), pool: Rc::default(), woken: Vec::new(), tally }
     }
 
     pub fn add(&mut self, answer: Answer) -> usize {
@@ -99,6 +104,10 @@ impl Requests {
     /// No more replies will come.
     pub fn fail(&mut self, key: usize, error: &Error) {
         let Some(slot) = self.slots.get_mut(key) else { return };
+        let left = slot.answer.units.len().saturating_sub(slot.current);
+        if matches!(slot.state, State::Waiting | State::Abandoned) {
+            self.tally.counters.failed(error.kind(), left);
+        }
         match slot.state {
             State::Waiting => {
                 slot.state = State::Failed(error.clone());
@@ -148,14 +157,14 @@ impl Slot {
     /// Takes a DataRow for the reply that is arriving.
     #[inline]
     pub fn row(&mut self, message: &Message<'_>) -> Result<(), Malformed> {
-        let Some(unit) = self.answer.units.get_mut(self.current) else {
+        let Some((unit, before)) = arriving(&mut self.answer.units, self.current) else {
             return Err(Malformed("more replies than queries"));
         };
         if matches!(self.state, State::Abandoned) || unit.error.is_some() {
             return Ok(());
         }
         if unit.shape.is_none() {
-            unit.shape = unit.statement.shape();
+            unit.shape = shape_of(unit, before);
         }
         let count = message::check_row(message.body)?;
         if unit.shape.as_ref().is_none_or(|shape| shape.columns.len() != count) {
@@ -211,13 +220,33 @@ impl Slot {
         if !std::mem::take(&mut self.concluded) {
             return Err(Malformed("a reply without its conclusion"));
         }
-        if let Some(unit) = self.answer.units.get_mut(self.current) {
+        if let Some((unit, before)) = arriving(&mut self.answer.units, self.current) {
             if unit.shape.is_none() {
-                unit.shape = unit.statement.shape();
+                unit.shape = shape_of(unit, before);
             }
             unit.end = self.answer.bytes.len();
         }
         self.current += 1;
         Ok(self.current == self.answer.units.len())
+    }
+}
+
+/// The query whose reply is arriving, and the one before it.
+#[inline]
+fn arriving(units: &mut [Unit], current: usize) -> Option<(&mut Unit, Option<&Unit>)> {
+    let (before, rest) = units.split_at_mut_checked(current)?;
+    Some((rest.first_mut()?, before.last()))
+}
+
+/// What the rows of a query are: what those of the same statement just before it were.
+#[inline]
+fn shape_of(unit: &Unit, before: Option<&Unit>) -> Option<Rc<Shape>> {
+    match before {
+        Some(before)
+            if before.shape.is_some() && Rc::ptr_eq(&before.statement, &unit.statement) =>
+        {
+            before.shape.clone()
+        }
+        _ => unit.statement.shape(),
     }
 }

@@ -228,6 +228,13 @@ impl<'a> Row<'a> {
         self.columns.iter().position(|column| &*column.name == name)
     }
 
+    /// Its values from the first on, for reading them in order: that costs less than asking for each by its number.
+    #[must_use]
+    #[inline]
+    pub fn values(&self) -> Values<'a> {
+        Values { rest: self.values, column: 0, columns: self.columns }
+    }
+
     /// The value of a column, counted from 0. NULL needs an `Option`.
     ///
     /// # Errors
@@ -235,13 +242,7 @@ impl<'a> Row<'a> {
     /// There is no such column, its type is another one, or it is NULL.
     #[inline]
     pub fn get<T: FromSql<'a>>(&self, column: usize) -> Result<T, Error> {
-        let kind = self.kind(column)?;
-        if !T::accepts(kind) {
-            return Err(mismatch::<T>(column, kind));
-        }
-        T::from_sql_nullable(kind, self.raw(column)).map_err(|why| {
-            Error::with_source(Kind::Decode, format!("column {column} ({kind})"), why)
-        })
+        read(self.columns, column, self.raw(column))
     }
 
     /// The text of a `text`, `varchar`, `name`, … column.
@@ -261,23 +262,7 @@ impl<'a> Row<'a> {
     /// As [`Row::get`].
     #[inline]
     pub fn int4(&self, column: usize) -> Result<i32, Error> {
-        match (self.columns.get(column), self.raw(column)) {
-            (Some(Column { kind: Type::INT4, .. }), Some(&[a, b, c, d])) => {
-                Ok(i32::from_be_bytes([a, b, c, d]))
-            }
-            _ => self.get(column),
-        }
-    }
-
-    fn kind(&self, column: usize) -> Result<&'a Type, Error> {
-        let count = self.columns.len();
-        match self.columns.get(column) {
-            Some(Column { kind, .. }) => Ok(kind),
-            None => Err(Error::new(
-                Kind::Decode,
-                format!("there is no column {column}: the row has {count}"),
-            )),
-        }
+        int4(self.columns, column, self.raw(column))
     }
 
     /// The bytes of a value; `None` for NULL, and for what is not there.
@@ -285,11 +270,102 @@ impl<'a> Row<'a> {
     fn raw(&self, column: usize) -> Option<&'a [u8]> {
         let mut rest = self.values;
         for _ in 0..column {
-            let (&length, values) = rest.split_first_chunk::<4>()?;
-            rest = values.get(usize::try_from(i32::from_be_bytes(length)).unwrap_or(0)..)?;
+            (_, rest) = split(rest)?;
         }
-        let (&length, values) = rest.split_first_chunk::<4>()?;
-        values.get(..usize::try_from(i32::from_be_bytes(length)).ok()?)
+        split(rest)?.0
+    }
+}
+
+/// The first of a row's values (`None`: NULL) and what is behind it; `None`: there is none.
+#[inline]
+fn split(values: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let (&length, rest) = values.split_first_chunk::<4>()?;
+    match usize::try_from(i32::from_be_bytes(length)) {
+        Ok(length) => {
+            let (value, rest) = rest.split_at_checked(length)?;
+            Some((Some(value), rest))
+        }
+        Err(_) => Some((None, rest)),
+    }
+}
+
+/// A column's value, decoded.
+#[inline]
+fn read<'a, T: FromSql<'a>>(
+    columns: &'a [Column],
+    column: usize,
+    raw: Option<&'a [u8]>,
+) -> Result<T, Error> {
+    let Some(Column { kind, .. }) = columns.get(column) else {
+        let what = format!("there is no column {column}: the row has {}", columns.len());
+        return Err(Error::new(Kind::Decode, what));
+    };
+    if !T::accepts(kind) {
+        return Err(mismatch::<T>(column, kind));
+    }
+    T::from_sql_nullable(kind, raw)
+        .map_err(|why| Error::with_source(Kind::Decode, format!("column {column} ({kind})"), why))
+}
+
+/// The values of one row, read one after the other.
+#[derive(Clone)]
+pub struct Values<'a> {
+    rest: &'a [u8],
+    /// The number of the next one.
+    column: usize,
+    columns: &'a [Column],
+}
+
+impl<'a> Values<'a> {
+    /// The next value. NULL needs an `Option`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Row::get`]; the value counts as read all the same.
+    #[inline]
+    pub fn get<T: FromSql<'a>>(&mut self) -> Result<T, Error> {
+        let (column, raw) = self.advance();
+        read(self.columns, column, raw)
+    }
+
+    /// The next value, of an `int4` column: as [`Values::get`], faster.
+    ///
+    /// # Errors
+    ///
+    /// As [`Values::get`].
+    #[inline]
+    pub fn int4(&mut self) -> Result<i32, Error> {
+        let (column, raw) = self.advance();
+        int4(self.columns, column, raw)
+    }
+
+    /// The next value, of a `text`, `varchar`, `name`, … column.
+    ///
+    /// # Errors
+    ///
+    /// As [`Values::get`].
+    #[inline]
+    pub fn str(&mut self) -> Result<&'a str, Error> {
+        self.get()
+    }
+
+    #[inline]
+    fn advance(&mut self) -> (usize, Option<&'a [u8]>) {
+        let column = self.column;
+        let Some((value, rest)) = split(self.rest) else { return (column, None) };
+        self.rest = rest;
+        self.column += 1;
+        (column, value)
+    }
+}
+
+#[inline]
+fn int4<'a>(columns: &'a [Column], column: usize, raw: Option<&'a [u8]>) -> Result<i32, Error> {
+    match (columns.get(column), raw) {
+        (Some(Column { kind: Type::INT4, .. }), Some(&[a, b, c, d])) => {
+            Ok(i32::from_be_bytes([a, b, c, d]))
+        }
+        _ => read(columns, column, raw),
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Inner {
     sql: Box<str>,
     /// What the server calls it.
     name: Box<str>,
+    /// How a Bind of it begins: tag, room for the length, the unnamed portal, the name.
+    bind_head: Box<[u8]>,
     shape: RefCell<Option<Rc<Shape>>>,
     learning: RefCell<Learning>,
     /// For each shared connection: the number of the session that knows the name, and when it was last used there.
@@ -59,10 +61,12 @@ struct Learning {
 
 impl Statement {
     pub(crate) fn new(sql: &str, number: u64, places: usize) -> Statement {
+        // tokio-postgres, which shares the connection, calls its own `s1`, `s2`, …
+        let name = format!("m{number}");
         Statement(Rc::new(Inner {
             sql: sql.into(),
-            // tokio-postgres, which shares the connection, calls its own `s1`, `s2`, …
-            name: format!("m{number}").into(),
+            bind_head: [b"B\0\0\0\0\0", name.as_bytes(), b"\0"].concat().into(),
+            name: name.into(),
             shape: RefCell::default(),
             learning: RefCell::default(),
             places: (0..places).map(|_| Place::default()).collect(),
@@ -83,6 +87,10 @@ impl Inner {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub fn bind_head(&self) -> &[u8] {
+        &self.bind_head
     }
 
     #[inline]

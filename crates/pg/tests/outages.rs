@@ -6,6 +6,10 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -317,6 +321,68 @@ fn nonsense_from_the_server_costs_the_connection_and_nothing_else() {
         // Any verdict will do but a hang, a panic, or an invented row.
         assert!(asked.is_err(), "{script:?}");
     }
+}
+
+/// What a statement with a type of its own is learned by may arrive together with the server's goodbye.
+#[test]
+fn a_statement_whose_types_could_not_be_looked_up_is_asked_about_again() {
+    let url = fake(
+        b"1\0\0\0\x04t\0\0\0\x06\0\0T\0\0\0\x1a\0\x01n\0\0\0\0\0\0\0\0\0\xff\xff\0\x04\xff\xff\xff\xff\0\0Z\0\0\0\x05I\
+          E\0\0\0\x23SFATAL\0VFATAL\0C57P01\0Mgoodbye\0\0",
+    );
+    let mut config = Config::parse(&url).unwrap();
+    config.query_timeout = MS(500);
+    let mut looped = Loop::with(config);
+    let db = looped.db.clone();
+    let statement = db.statement("SELECT NULL::mood");
+    for _ in 0..2 {
+        looped.until(Database::is_up);
+        let error = looped.run(db.query(&statement, &[])).err().unwrap();
+        assert!(error.is_unavailable(), "{}", chain(&error));
+        assert!(chain(&error).contains("goodbye"), "{}", chain(&error));
+    }
+}
+
+/// A server that answers before it is asked: the connection is up by the time that it is first looked at.
+#[test]
+fn a_connection_that_is_up_at_once_is_handed_out_at_once() {
+    let directory = std::env::temp_dir().join(format!("pg-test-{}-quick", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let listener = UnixListener::bind(directory.join(".s.PGSQL.5432")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut clients = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                // No wait: it is to be quicker than the client.
+                let Ok((mut client, _)) = listener.accept() else { continue };
+                let hello = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x02Z\0\0\0\x05I";
+                client.write_all(hello).unwrap();
+                clients.push(client);
+            }
+        });
+        let mut looped = Loop::new(&format!("host={} user=u dbname=d", directory.display()));
+        looped.until(Database::is_up);
+        let db = looped.db.clone();
+        let (mut seen, mut missed, begun) = (0, 0, Instant::now());
+        // It wins the race once in some hundred times.
+        while seen < 3 && begun.elapsed() < Duration::from_secs(10) {
+            let mut asked = pin!(db.dedicated());
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(asked.as_mut().poll(&mut context).is_pending());
+            db.flush(Instant::now());
+            if db.counters().up == 2 {
+                seen += 1;
+                missed += usize::from(asked.as_mut().poll(&mut context).is_pending());
+            } else {
+                looped.run(asked).unwrap();
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(missed, 0, "of {seen}");
+    });
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

@@ -30,6 +30,15 @@ fn rows_of_many_types_and_null() {
             assert_eq!(row.get::<f64>(4).unwrap(), 1.5);
             assert!(row.get::<bool>(5).unwrap());
             assert_eq!(row.get::<Vec<i32>>(6).unwrap(), [1, 2]);
+            let mut values = row.row().values();
+            assert_eq!(values.int4().unwrap(), 42);
+            assert_eq!(values.str().unwrap(), "text!");
+            assert!(values.int4().is_err(), "NULL, which counts as read");
+            assert_eq!(values.get::<Option<i64>>().unwrap(), None);
+            assert!(values.get::<i32>().is_err(), "another type, which counts as read");
+            assert!(values.get::<bool>().unwrap());
+            assert_eq!(values.get::<Vec<i32>>().unwrap(), [1, 2]);
+            assert!(values.int4().is_err() && values.get::<Option<i32>>().is_err(), "the end");
             assert!(row.get::<i64>(0).is_err(), "another type");
             assert!(row.get::<i32>(7).is_err(), "no such column");
             assert_eq!(row.row().column("yes"), Some(5));
@@ -128,6 +137,40 @@ fn an_error_in_a_batch_harms_no_other() {
         assert_eq!((sql.severity(), sql.message()), ("ERROR", "division by zero"));
         assert!(!error.is_unavailable());
     });
+}
+
+#[test]
+fn many_queries_of_one_statement_are_added_at_once_or_not_at_all() {
+    let cluster = Cluster::shared();
+    for prepare in [Prepare::Named, Prepare::Unnamed] {
+        let mut config = Config::parse(&cluster.unix()).unwrap();
+        config.prepare = prepare;
+        let mut looped = Loop::with(config);
+        looped.until(pg::Database::is_up);
+        let db = looped.db.clone();
+        looped.run(async {
+            let sum = db.statement("SELECT $1::int4 + $2::int4");
+            let text = db.statement("SELECT $1::text");
+            let mut batch = db.batch();
+            batch.push_all(&sum, (0..3).map(|number| [number, 10 * number])).await.unwrap();
+            assert!(batch.push_all(&sum, [[1_i64, 2]]).await.is_err(), "another type");
+            assert!(batch.push_all(&sum, [[1_i32]]).await.is_err(), "one is missing");
+            assert_eq!(batch.len(), 3, "as it was before");
+            batch.push_all(&text, [[Some("a")], [None]]).await.unwrap();
+            batch.push_all(&sum, [[7, 7]]).await.unwrap();
+            let replies = batch.send().await.unwrap();
+            let found: Vec<_> = replies
+                .iter()
+                .map(|rows| {
+                    let row = rows.unwrap().next().unwrap();
+                    let text = || row.get::<Option<&str>>(0).unwrap().map(str::to_owned);
+                    row.int4(0).map_or_else(|_| text(), |number| Some(number.to_string()))
+                })
+                .collect();
+            let want = [Some("0"), Some("11"), Some("22"), Some("a"), None, Some("14")];
+            assert_eq!(found, want.map(|text| text.map(str::to_owned)));
+        });
+    }
 }
 
 #[test]

@@ -13,8 +13,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use worker::http1::Head;
-use worker::{HostRequest, Responder};
 
+use crate::errors::ErrorStream;
 use crate::ffi::latin1;
 
 /// Names of header fields that are remembered.
@@ -54,6 +54,15 @@ struct KnownPeer {
     port: Py<PyString>,
 }
 
+/// What an environ is made of.
+pub struct Asked<'a> {
+    pub head: &'a Head<'a>,
+    pub peer: &'a Peer,
+    pub is_https: bool,
+    /// Our side of the connection; `None` for a unix socket. Asked for only where it is not known anyway.
+    pub local_address: &'a dyn Fn() -> Option<SocketAddr>,
+}
+
 /// Makes environs.
 pub struct Environs {
     constants: Py<PyDict>,
@@ -77,14 +86,20 @@ impl Environs {
         })
     }
 
-    /// The environ of `request`, all but `wsgi.input`.
+    /// Makes the same again, for another thread, with a `wsgi.errors` of its own: lines of two threads must not mix.
+    pub fn twin(&self, py: Python<'_>, errors: Py<ErrorStream>) -> PyResult<Environs> {
+        let constants = self.constants.bind(py).copy()?;
+        constants.set_item("wsgi.errors", errors)?;
+        Environs::new(py, &constants)
+    }
+
+    /// The environ of a request, all but `wsgi.input`.
     pub fn make<'py>(
         &mut self,
         py: Python<'py>,
-        request: &HostRequest<'_>,
-        responder: &Responder<'_>,
+        asked: &Asked<'_>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let head = request.head();
+        let head = asked.head;
         let environ = self.constants.bind(py).copy()?;
         environ.set_item(intern!(py, "REQUEST_METHOD"), method(py, head))?;
         environ.set_item(
@@ -99,11 +114,11 @@ impl Environs {
         environ.set_item(intern!(py, "RAW_URI"), latin1(py, head.target())?)?;
         self.set_path(py, &environ, head)?;
         self.set_fields(py, &environ, head)?;
-        self.set_peer(py, &environ, request.peer())?;
-        if request.is_https() {
+        self.set_peer(py, &environ, asked.peer)?;
+        if asked.is_https {
             environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
         }
-        set_server(py, &environ, head, responder)?;
+        set_server(py, &environ, asked)?;
         Ok(environ)
     }
 
@@ -212,21 +227,16 @@ impl Environs {
 }
 
 /// SERVER_NAME and SERVER_PORT, unless the constants have them.
-fn set_server(
-    py: Python<'_>,
-    environ: &Bound<'_, PyDict>,
-    head: &Head<'_>,
-    responder: &Responder<'_>,
-) -> PyResult<()> {
+fn set_server(py: Python<'_>, environ: &Bound<'_, PyDict>, asked: &Asked<'_>) -> PyResult<()> {
     let key = intern!(py, "SERVER_NAME");
     if environ.contains(key)? {
         return Ok(());
     }
-    let (name, port) = match responder.local_address() {
+    let (name, port) = match (asked.local_address)() {
         Some(address) => (address.ip().to_string(), address.port().to_string()),
         // A unix socket has neither: what the client asked for, as gunicorn does it.
         None => {
-            let host = String::from_utf8_lossy(head.host().unwrap_or_default()).into_owned();
+            let host = String::from_utf8_lossy(asked.head.host().unwrap_or_default()).into_owned();
             match host.rsplit_once(':') {
                 Some((name, port)) if !port.ends_with(']') => (name.to_owned(), port.to_owned()),
                 _ if host.is_empty() => ("localhost".to_owned(), String::new()),

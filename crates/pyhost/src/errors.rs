@@ -36,11 +36,17 @@ impl ErrorStream {
         text.chars().count()
     }
 
-    fn writelines(&mut self, lines: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn writelines(slf: &Bound<'_, Self>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
         for line in lines.try_iter()? {
-            self.write(line?.extract::<&str>()?);
+            // What makes the lines may write here itself.
+            slf.try_borrow_mut()?.write(line?.extract::<&str>()?);
         }
         Ok(())
+    }
+
+    /// Writes text for the error log at a level of Python's `logging`.
+    fn log(&self, level: u32, text: &str) {
+        self.log.0.application_at(level, text);
     }
 
     fn flush(&mut self) {

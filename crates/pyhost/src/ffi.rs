@@ -5,13 +5,18 @@
 #![allow(unsafe_code, reason = "the interpreter's interface is C")]
 
 use std::cell::Cell;
-use std::ffi::c_char;
+use std::ffi::{c_char, c_long};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
-use worker::Responder;
+use pyo3::types::{PyString, PyType};
+use sys::Pid;
+use sys::sibling::Forked;
+
+use crate::sink::Sink;
 
 /// The bytes of a header as a string, one character each, as PEP 3333 has it.
 pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
@@ -26,6 +31,16 @@ pub fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyStrin
         // SAFETY: the call above makes nothing but strings.
         unsafe { any.cast_into_unchecked() }
     })
+}
+
+/// A descriptor of our own for what an object of the application has open under `number`. `_py`: it does not close it meanwhile.
+pub fn duplicate(number: RawFd, _py: Python<'_>) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: it is no longer used than for this call, which answers with EBADF should the number be closed.
+    let theirs = unsafe { BorrowedFd::borrow_raw(number) };
+    theirs.try_clone_to_owned()
 }
 
 /// The interpreter's lock, let go while the loop sleeps.
@@ -50,13 +65,31 @@ impl Parked {
     }
 }
 
+/// Who lets go of the lock gives it back at the latest with this.
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+/// Has `exception` raised in a thread of Python's as soon as it runs Python code; `None` takes back one that was not
+/// raised yet.
+pub fn raise_in(thread: u64, exception: Option<&Bound<'_, PyType>>, _py: Python<'_>) {
+    let exception = exception.map_or(ptr::null_mut(), |exception| exception.as_ptr());
+    // The interpreter's type for it was signed once; the bits are what counts.
+    let thread = thread as c_long;
+    // SAFETY: the lock is held, `_py` says so; the exception is null or a class, to which the interpreter takes a
+    // reference of its own. A thread that is gone is not found, and nothing happens.
+    unsafe { ffi::PyThreadState_SetAsyncExc(thread, exception) };
+}
+
 thread_local! {
     /// The response that the application at work may write to.
     static CURRENT: Cell<Option<NonNull<()>>> = const { Cell::new(None) };
 }
 
-/// Runs `act`, in which [`with_current`] reaches `responder`.
-pub fn lend<R>(responder: &mut Responder<'_>, act: impl FnOnce() -> R) -> R {
+/// Runs `act`, in which [`with_current`] reaches `sink`.
+pub fn lend<R>(sink: &mut Sink<'_, '_>, act: impl FnOnce() -> R) -> R {
     /// Puts back what was there before, whatever happens.
     struct Before(Option<NonNull<()>>);
     impl Drop for Before {
@@ -64,18 +97,18 @@ pub fn lend<R>(responder: &mut Responder<'_>, act: impl FnOnce() -> R) -> R {
             CURRENT.set(self.0);
         }
     }
-    let _before = Before(CURRENT.replace(Some(NonNull::from(responder).cast())));
+    let _before = Before(CURRENT.replace(Some(NonNull::from(sink).cast())));
     act()
 }
 
 /// The response that is being answered on this thread, if one is.
-pub fn with_current<R>(act: impl FnOnce(&mut Responder<'_>) -> R) -> Option<R> {
+pub fn with_current<R>(act: impl FnOnce(&mut Sink<'_, '_>) -> R) -> Option<R> {
     // Taken out, so that there is never a second reference to it.
     let current = CURRENT.take()?;
     // SAFETY: `lend` put it there from a reference that is exclusively its own until it returns, and takes it away
     // before it does; this thread is inside it.
-    let responder = unsafe { current.cast::<Responder<'_>>().as_mut() };
-    let result = act(responder);
+    let sink = unsafe { current.cast::<Sink<'_, '_>>().as_mut() };
+    let result = act(sink);
     CURRENT.set(Some(current));
     Some(result)
 }
@@ -92,4 +125,20 @@ pub fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyA
     }
     // SAFETY: a new reference, not null.
     Ok(Some(unsafe { Bound::from_owned_ptr(iterator.py(), item) }))
+}
+
+/// Forks a copy of this process as a child of `parent`, as `os.fork()` would: the interpreter's own locks are taken and
+/// given back around it, and what the application registered for a fork is called, once in each process.
+pub fn fork_sibling(_py: Python<'_>, parent: Pid) -> io::Result<Forked> {
+    // SAFETY: the lock is held, and the main thread calls.
+    unsafe { ffi::PyOS_BeforeFork() };
+    let forked = sys::sibling::fork(parent);
+    if matches!(forked, Ok(Forked::Copy)) {
+        // SAFETY: in the child of a fork, on the thread that forked, which called `PyOS_BeforeFork`.
+        unsafe { ffi::PyOS_AfterFork_Child() };
+    } else {
+        // SAFETY: in the process that forked, or could not, after `PyOS_BeforeFork`.
+        unsafe { ffi::PyOS_AfterFork_Parent() };
+    }
+    forked
 }

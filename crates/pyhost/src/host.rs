@@ -1,15 +1,19 @@
 //! A request through a WSGI application: call, iterate, close, one at a time.
+//!
+//! [`Wsgi`] does that for one thread, whichever it is; [`Inline`] is the host that does it on the loop's thread.
 
-use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
-use worker::{Boot, Host, HostError, HostRequest, Log, Progress, RequestId, Responder};
+use worker::{Boot, Host, HostError, HostRequest, Log, Progress, RequestId, Responder, Spooled};
 
 use crate::body::Inputs;
-use crate::environ::Environs;
+use crate::environ::{Asked, Environs};
 use crate::errors::{self, ErrorStream};
 use crate::ffi::{self, Parked};
+use crate::hooks::Hooks;
+use crate::sink::Sink;
 use crate::start::{StartResponse, early_hints, not_bytes};
 
 /// Parts that are written in Python.
@@ -20,18 +24,30 @@ pub struct Helpers {
     pub part_of: Py<PyAny>,
     /// An exception as text.
     pub text_of: Py<PyAny>,
+    /// Those of gunicorn's configuration file.
+    pub hooks: Option<Hooks>,
+}
+
+impl Helpers {
+    fn clone_ref(&self, py: Python<'_>) -> Helpers {
+        Helpers {
+            file_wrapper: self.file_wrapper.clone_ref(py),
+            part_of: self.part_of.clone_ref(py),
+            text_of: self.text_of.clone_ref(py),
+            hooks: self.hooks.as_ref().map(|hooks| hooks.clone_ref(py)),
+        }
+    }
 }
 
 /// A response that is not complete.
 struct InHand {
-    id: RequestId,
     start: Py<StartResponse>,
     result: Py<PyAny>,
     iterator: Py<PyAny>,
 }
 
 /// Why a response ends early.
-enum Failure {
+pub enum Failure {
     /// The application raised.
     Python(PyErr),
     /// Nobody is there to take it.
@@ -53,7 +69,7 @@ impl From<HostError> for Failure {
     }
 }
 
-/// The host of one WSGI application.
+/// A WSGI application, as one thread calls it.
 pub struct Wsgi {
     application: Py<PyAny>,
     environs: Environs,
@@ -61,7 +77,6 @@ pub struct Wsgi {
     helpers: Helpers,
     log: Log,
     in_hand: Option<InHand>,
-    parked: Parked,
 }
 
 impl Wsgi {
@@ -75,7 +90,7 @@ impl Wsgi {
         let constants = PyDict::new(py);
         constants.set_item("wsgi.version", (1, 0))?;
         constants.set_item("wsgi.errors", errors)?;
-        constants.set_item("wsgi.multithread", false)?;
+        constants.set_item("wsgi.multithread", 1 < boot.settings().threads)?;
         constants.set_item("wsgi.multiprocess", 1 < boot.settings().workers)?;
         constants.set_item("wsgi.run_once", false)?;
         constants.set_item("wsgi.url_scheme", "http")?;
@@ -94,30 +109,93 @@ impl Wsgi {
             helpers,
             log: boot.log().clone(),
             in_hand: None,
-            parked: Parked::default(),
         })
+    }
+
+    /// Makes the same again, for another thread.
+    pub fn twin(&self, py: Python<'_>) -> PyResult<Wsgi> {
+        Ok(Wsgi {
+            application: self.application.clone_ref(py),
+            environs: self.environs.twin(py, Py::new(py, ErrorStream::new(self.log.clone()))?)?,
+            inputs: Inputs::new(py)?,
+            helpers: self.helpers.clone_ref(py),
+            log: self.log.clone(),
+            in_hand: None,
+        })
+    }
+
+    /// Its hooks, for another thread.
+    pub fn hooks(&self, py: Python<'_>) -> Option<Hooks> {
+        self.helpers.hooks.as_ref().map(|hooks| hooks.clone_ref(py))
+    }
+
+    /// The environ of a request.
+    pub fn environ<'py>(
+        &mut self,
+        py: Python<'py>,
+        asked: &Asked<'_>,
+        body: Option<Spooled>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let environ = self.environs.make(py, asked)?;
+        environ.set_item(intern!(py, "wsgi.input"), self.inputs.make(py, body)?)?;
+        Ok(environ)
+    }
+
+    /// Answers a request, or begins to: what is left is in hand then, to [`Wsgi::resume`] or [`Wsgi::give_up`].
+    pub fn answer<'py>(
+        &mut self,
+        py: Python<'py>,
+        sink: &mut Sink<'_, '_>,
+        environ: PyResult<Bound<'py, PyDict>>,
+    ) -> Progress {
+        let start = match Bound::new(py, StartResponse::default()) {
+            Ok(start) => start,
+            Err(error) => {
+                self.report(py, &error);
+                return Progress::Done;
+            }
+        };
+        let begun = environ
+            .map_err(Failure::from)
+            .and_then(|environ| self.begin(py, environ, sink, &start));
+        let outcome = begun.and_then(|()| self.go_on(py, sink));
+        self.conclude(py, outcome, sink, Some(&start))
+    }
+
+    /// Goes on with the response in hand.
+    fn resume(&mut self, py: Python<'_>, sink: &mut Sink<'_, '_>) -> Progress {
+        let outcome = self.go_on(py, sink);
+        self.conclude(py, outcome, sink, None)
+    }
+
+    /// Nobody wants the response in hand any more.
+    pub fn give_up(&mut self, py: Python<'_>) {
+        if let Err(error) = self.end(py, None, 0) {
+            self.report(py, &error);
+        }
     }
 
     /// Calls the application and answers as far as the client takes it; what is left is in hand then.
     fn begin(
         &mut self,
         py: Python<'_>,
-        request: &mut HostRequest<'_>,
-        responder: &mut Responder<'_>,
+        environ: Bound<'_, PyDict>,
+        sink: &mut Sink<'_, '_>,
         start: &Bound<'_, StartResponse>,
     ) -> Result<(), Failure> {
-        let environ = self.environs.make(py, request, responder)?;
-        environ.set_item(intern!(py, "wsgi.input"), self.inputs.make(py, request.take_body())?)?;
+        if let Some(hooks) = &self.helpers.hooks {
+            start.borrow_mut().hooked = hooks.before(&environ)?;
+        }
         let application = self.application.bind(py);
-        let result = ffi::lend(responder, || application.call1((environ, start)))?;
+        let result = ffi::lend(sink, || application.call1((environ, start)))?;
         if let Ok(list) = result.cast_exact::<PyList>() {
-            return whole(responder, start, list.len(), |at| list.get_item(at));
+            return whole(sink, start, list.len(), |at| list.get_item(at));
         }
         if let Ok(tuple) = result.cast_exact::<PyTuple>() {
-            return whole(responder, start, tuple.len(), |at| tuple.get_item(at));
+            return whole(sink, start, tuple.len(), |at| tuple.get_item(at));
         }
         if result.get_type().is(&self.helpers.file_wrapper)
-            && let Some(sent) = self.send_file(py, responder, start, &result)
+            && let Some(sent) = self.send_file(py, sink, start, &result)
         {
             return sent;
         }
@@ -128,12 +206,8 @@ impl Wsgi {
                 return Err(error.into());
             }
         };
-        self.in_hand = Some(InHand {
-            id: request.id(),
-            start: start.clone().unbind(),
-            result: result.unbind(),
-            iterator,
-        });
+        self.in_hand =
+            Some(InHand { start: start.clone().unbind(), result: result.unbind(), iterator });
         Ok(())
     }
 
@@ -141,19 +215,23 @@ impl Wsgi {
     fn send_file(
         &self,
         py: Python<'_>,
-        responder: &mut Responder<'_>,
+        sink: &mut Sink<'_, '_>,
         start: &Bound<'_, StartResponse>,
         result: &Bound<'_, PyAny>,
     ) -> Option<Result<(), Failure>> {
+        if start.try_borrow().is_ok_and(|head| head.is_sent && head.declared().is_none()) {
+            return None; // After `write` it is one more piece of a body without a length.
+        }
         let part = self.helpers.part_of.bind(py).call1((result,)).ok()?;
         let (fd, offset, length) = part.extract::<(i32, u64, u64)>().ok()?;
-        let file = std::fs::File::from(sys::fd::adopt(fd).ok()?);
+        // The application may close its own at once.
+        let file = std::fs::File::from(ffi::duplicate(fd, py).ok()?);
         let sent = (|| {
             let mut head = started(start)?;
             if !head.is_sent {
-                head.send_head(responder, Some(length))?;
+                head.send_head(sink, Some(length))?;
             }
-            responder.send_file(file, offset, length);
+            sink.send_file(file, offset, length);
             Ok(())
         })();
         let closed = close(py, result).map_err(Failure::from);
@@ -161,16 +239,12 @@ impl Wsgi {
     }
 
     /// Sends further pieces of the response in hand, until it ends or should pause.
-    fn go_on(
-        &mut self,
-        py: Python<'_>,
-        responder: &mut Responder<'_>,
-    ) -> Result<Progress, Failure> {
+    fn go_on(&mut self, py: Python<'_>, sink: &mut Sink<'_, '_>) -> Result<Progress, Failure> {
         let Some(in_hand) = &self.in_hand else { return Ok(Progress::Done) };
         let iterator = in_hand.iterator.bind(py);
         let start = in_hand.start.bind(py);
         loop {
-            let next = ffi::lend(responder, || ffi::next(iterator))?;
+            let next = ffi::lend(sink, || ffi::next(iterator))?;
             let Some(item) = next else { break };
             let piece = item.cast::<PyBytes>().map_err(|_| not_bytes(&item))?;
             let bytes = piece.as_bytes();
@@ -180,33 +254,44 @@ impl Wsgi {
                     continue;
                 }
                 if !head.is_sent {
-                    head.send_head(responder, None)?;
+                    head.send_head(sink, None)?;
                 }
             }
-            responder.append(bytes);
-            responder.send()?;
-            if responder.is_held_up() || responder.is_long() {
+            sink.append(bytes);
+            sink.send(py)?;
+            if sink.wants_pause() {
                 return Ok(Progress::More);
             }
         }
         let mut head = started(start)?;
         if !head.is_sent {
             // Nothing but a head: for HEAD, the body it stands for is not known.
-            head.send_head(responder, (!responder.is_head()).then_some(0))?;
+            let length = (!sink.is_head()).then_some(0);
+            head.send_head(sink, length)?;
         }
         Ok(Progress::Done)
     }
 
-    /// Ends the response in hand, if there is one: `close()` is always called.
-    fn end(&mut self, py: Python<'_>, start: Option<&Bound<'_, StartResponse>>) -> PyResult<()> {
+    /// Ends the response in hand, if there is one: `close()` is always called. `sent` bytes of its body went out.
+    fn end(
+        &mut self,
+        py: Python<'_>,
+        start: Option<&Bound<'_, StartResponse>>,
+        sent: u64,
+    ) -> PyResult<()> {
         let in_hand = self.in_hand.take();
-        if let Some(start) = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py))) {
-            start.borrow_mut().is_over = true;
+        let start = start.or(in_hand.as_ref().map(|in_hand| in_hand.start.bind(py)));
+        if let Some(Ok(mut start)) = start.map(|start| start.try_borrow_mut()) {
+            start.is_over = true;
         }
-        match in_hand {
+        let closed = match &in_hand {
             Some(in_hand) => close(py, in_hand.result.bind(py)),
             None => Ok(()),
+        };
+        if let (Some(hooks), Some(start)) = (&self.helpers.hooks, start) {
+            hooks.after(start, sent)?;
         }
+        closed
     }
 
     fn report(&self, py: Python<'_>, error: &PyErr) {
@@ -220,7 +305,7 @@ impl Wsgi {
         &mut self,
         py: Python<'_>,
         outcome: Result<Progress, Failure>,
-        responder: &mut Responder<'_>,
+        sink: &mut Sink<'_, '_>,
         start: Option<&Bound<'_, StartResponse>>,
     ) -> Progress {
         if let Ok(progress @ (Progress::More | Progress::Pending)) = outcome {
@@ -228,61 +313,83 @@ impl Wsgi {
         }
         match outcome {
             Err(Failure::Python(error)) => {
-                responder.fail();
-                if !error.is_instance_of::<PyBrokenPipeError>(py) {
+                sink.fail();
+                // What `write` raises when the client is gone, and what a thread is told at the end of the worker. The
+                // application's own are reported.
+                let is_ours = error.is_instance_of::<PyBrokenPipeError>(py)
+                    || error.is_instance_of::<PySystemExit>(py);
+                if !(is_ours && sink.is_gone()) {
                     self.report(py, &error);
                 }
             }
-            Err(Failure::Gone) => responder.fail(),
+            Err(Failure::Gone) => sink.fail(),
             Ok(_) => (),
         }
         // Its output may go out before `close()`, which can take its time.
-        let _ = responder.send();
-        if let Err(error) = ffi::lend(responder, || self.end(py, start)) {
+        sink.finish();
+        let sent = sink.sent();
+        if let Err(error) = ffi::lend(sink, || self.end(py, start, sent)) {
             self.report(py, &error);
         }
         Progress::Done
     }
 }
 
-impl Host for Wsgi {
+/// The host that calls the application on the loop's thread.
+pub struct Inline {
+    wsgi: Wsgi,
+    /// Whose response is in hand.
+    id: Option<RequestId>,
+    parked: Parked,
+}
+
+impl Inline {
+    pub fn new(wsgi: Wsgi) -> Inline {
+        Inline { wsgi, id: None, parked: Parked::default() }
+    }
+}
+
+impl Host for Inline {
     fn has_capacity(&self) -> bool {
-        self.in_hand.is_none()
+        self.wsgi.in_hand.is_none()
     }
 
     fn call(&mut self, mut request: HostRequest<'_>, responder: &mut Responder<'_>) -> Progress {
+        self.id = Some(request.id());
         Python::attach(|py| {
-            let start = match Bound::new(py, StartResponse::default()) {
-                Ok(start) => start,
-                Err(error) => {
-                    self.report(py, &error);
-                    return Progress::Done;
-                }
+            let body = request.take_body();
+            let asked = Asked {
+                head: request.head(),
+                peer: request.peer(),
+                is_https: request.is_https(),
+                local_address: &|| responder.local_address(),
             };
-            let begun = self.begin(py, &mut request, responder, &start);
-            let outcome = begun.and_then(|()| self.go_on(py, responder));
-            self.conclude(py, outcome, responder, Some(&start))
+            let environ = self.wsgi.environ(py, &asked, body);
+            self.wsgi.answer(py, &mut Sink::Loop(responder), environ)
         })
     }
 
     fn resume(&mut self, id: RequestId, responder: &mut Responder<'_>) -> Progress {
-        if self.in_hand.as_ref().is_none_or(|in_hand| in_hand.id != id) {
+        if self.id != Some(id) {
             return Progress::Done;
         }
-        Python::attach(|py| {
-            let outcome = self.go_on(py, responder);
-            self.conclude(py, outcome, responder, None)
-        })
+        Python::attach(|py| self.wsgi.resume(py, &mut Sink::Loop(responder)))
     }
 
     fn cancel(&mut self, id: RequestId) {
-        if self.in_hand.as_ref().is_some_and(|in_hand| in_hand.id == id) {
-            Python::attach(|py| {
-                if let Err(error) = self.end(py, None) {
-                    self.report(py, &error);
-                }
-            });
+        if self.id == Some(id) {
+            Python::attach(|py| self.wsgi.give_up(py));
         }
+    }
+
+    fn interrupted(&mut self) {
+        Python::attach(|py| {
+            if let Some(hooks) = &self.wsgi.helpers.hooks
+                && let Err(error) = hooks.interrupted(py)
+            {
+                self.wsgi.report(py, &error);
+            }
+        });
     }
 
     fn before_park(&mut self) {
@@ -296,7 +403,7 @@ impl Host for Wsgi {
 
 /// A response of which all pieces are there.
 fn whole<'py>(
-    responder: &mut Responder<'_>,
+    sink: &mut Sink<'_, '_>,
     start: &Bound<'py, StartResponse>,
     count: usize,
     item: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
@@ -309,12 +416,12 @@ fn whole<'py>(
     let mut head = started(start)?;
     if !head.is_sent {
         // The application may have left out the body of an answer to HEAD: its length is not known then.
-        let is_known = 0 < length || !responder.is_head();
-        head.send_head(responder, is_known.then_some(length))?;
+        let is_known = 0 < length || !sink.is_head();
+        head.send_head(sink, is_known.then_some(length))?;
     }
     for at in 0..count {
         if let Ok(piece) = item(at)?.cast::<PyBytes>() {
-            responder.append(piece.as_bytes());
+            sink.append(piece.as_bytes());
         }
     }
     Ok(())

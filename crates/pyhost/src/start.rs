@@ -3,10 +3,11 @@
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use worker::HostError;
 use worker::http1::{FieldBlock, ResponseError};
-use worker::{HostError, Responder};
 
 use crate::ffi;
+use crate::sink::Sink;
 
 /// What one application call said about the head of its response. Callable: it is `start_response`.
 #[pyclass]
@@ -20,6 +21,18 @@ pub struct StartResponse {
     pub is_sent: bool,
     /// The response is over; a late call has no effect on another.
     pub is_over: bool,
+    /// What hooks are told at the end, if there are any.
+    pub hooked: Option<Hooked>,
+}
+
+/// What hooks are told of a request and its response.
+pub struct Hooked {
+    /// What they made of the request.
+    pub request: Py<PyAny>,
+    /// The status as the application gave it, if it did.
+    pub status: Option<Py<PyAny>>,
+    /// The list of headers, likewise.
+    pub headers: Option<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -32,7 +45,7 @@ impl StartResponse {
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         {
-            let mut start = slf.borrow_mut();
+            let mut start = slf.try_borrow_mut()?;
             if start.is_over {
                 return Err(PyAssertionError::new_err("The response is over"));
             }
@@ -51,6 +64,10 @@ impl StartResponse {
             start.take_status(status)?;
             start.take_headers(headers)?;
             start.is_started = true;
+            if let Some(hooked) = &mut start.hooked {
+                hooked.status = Some(status.clone().unbind());
+                hooked.headers = Some(headers.clone().unbind());
+            }
         }
         slf.getattr(pyo3::intern!(slf.py(), "write"))
     }
@@ -59,21 +76,16 @@ impl StartResponse {
     fn write(&mut self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let data = data.cast::<PyBytes>().map_err(|_| not_bytes(data))?;
         let py = data.py();
-        let written = ffi::with_current(|responder| {
+        let written = ffi::with_current(|sink| {
             if self.is_over {
                 return Err(PyAssertionError::new_err("The response is over"));
             }
             if !self.is_sent {
-                self.send_head(responder, None).map_err(|why| failure(&why))?;
+                self.send_head(sink, None).map_err(|why| failure(&why))?;
             }
-            responder.append(data.as_bytes());
-            responder.send().map_err(|why| failure(&why))?;
-            responder
-                .wait_for_room(|socket, limit| {
-                    // The client is slow: other threads of the application need not be.
-                    py.detach(|| sys::fd::wait_writable(&socket, Some(limit)).unwrap_or(false))
-                })
-                .map_err(|why| failure(&why))
+            sink.append(data.as_bytes());
+            sink.send(py).map_err(|why| failure(&why))?;
+            sink.wait_for_room(py).map_err(|why| failure(&why))
         });
         written.unwrap_or_else(|| Err(PyAssertionError::new_err("The response is over")))
     }
@@ -92,14 +104,10 @@ impl StartResponse {
     /// Writes the head; `length` is that of the body, where it is known.
     pub fn send_head(
         &mut self,
-        responder: &mut Responder<'_>,
+        sink: &mut Sink<'_, '_>,
         length: Option<u64>,
     ) -> Result<(), HostError> {
-        let fields = &self.fields;
-        responder.head(self.status, &self.reason, length, |encoder| {
-            encoder.block(fields);
-            Ok::<(), HostError>(())
-        })?;
+        sink.head(self.status, &self.reason, length, &self.fields)?;
         self.is_sent = true;
         Ok(())
     }
@@ -176,7 +184,7 @@ pub fn early_hints(headers: &Bound<'_, PyAny>) -> PyResult<()> {
         .collect::<PyResult<_>>()?;
     let fields: Vec<(&str, &[u8])> =
         pairs.iter().zip(&bytes).map(|((name, _), value)| (name.as_str(), &value[..])).collect();
-    let sent = ffi::with_current(|responder| responder.interim(103, &fields));
+    let sent = ffi::with_current(|sink| sink.interim(headers.py(), 103, &fields));
     match sent {
         Some(Err(HostError::Head(error))) => Err(PyValueError::new_err(error.to_string())),
         Some(Err(why @ HostError::Gone)) => Err(failure(&why)),

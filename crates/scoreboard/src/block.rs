@@ -3,10 +3,10 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::counters::{Counter, Counters, Gauge};
+use crate::counters::{Counter, Counters, Gauge, Histogram};
 use crate::layout::{
     CHILD, COUNTERS, GAUGES, GENERATION, HEARTBEAT, IN_USE, METHOD, PATH, PEER, PEER_END, PID,
-    SEQUENCE, SERIES, SINCE, SLOT, STANDING, STARTED, STATE,
+    QUERIES, SEQUENCE, SERIES, SINCE, SLOT, STANDING, STARTED, STATE,
 };
 use crate::series::{self, Call, Series};
 use crate::words;
@@ -72,9 +72,23 @@ impl Block<'_> {
         self.put(HEARTBEAT, now);
     }
 
-    /// Adds to a counter.
+    /// Adds to a counter that one thread alone adds to.
     pub fn add(self, counter: Counter, more: u64) {
         self.bump(COUNTERS + counter as usize, more);
+    }
+
+    /// Adds to a counter that several threads of the worker add to, each by this method.
+    pub fn add_from_any_thread(self, counter: Counter, more: u64) {
+        self.words[COUNTERS + counter as usize].fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Adds database queries: how many fell into each bucket of [`crate::LATENCY_BOUNDS_NS`] (one more takes what is
+    /// slower), and how long all took together.
+    pub fn add_queries(self, buckets: &[u64], sum_ns: u64) {
+        self.bump(QUERIES, sum_ns);
+        for (bucket, count) in buckets.iter().take(Histogram::WORDS - 1).enumerate() {
+            self.bump(QUERIES + 1 + bucket, *count);
+        }
     }
 
     /// Sets a gauge.
@@ -205,7 +219,7 @@ impl<'a> Block<'a> {
     /// Reads all its counters.
     #[must_use]
     pub fn counters(self) -> Counters {
-        Counters::load(&self.words[COUNTERS..COUNTERS + Counter::COUNT])
+        Counters::load(&self.words[COUNTERS..COUNTERS + Counters::WORDS])
     }
 
     /// Reads the durations of its requests.

@@ -261,7 +261,7 @@ impl Scoreboard {
     }
 
     fn retired_words(&self) -> &[AtomicU64] {
-        &self.memory[HEADER_RETIRED..HEADER_RETIRED + Counter::COUNT]
+        &self.memory[HEADER_RETIRED..HEADER_RETIRED + Counters::WORDS]
     }
 }
 

@@ -50,7 +50,10 @@ pub enum Counter {
     DatabaseConnects,
     DatabaseConnectFailures,
     DatabaseQueries,
-    DatabaseQueryFailures,
+    DatabaseRefused,
+    DatabaseTimeouts,
+    DatabaseOverloads,
+    DatabaseUnavailable,
     LogCritical,
     LogError,
     LogWarning,
@@ -62,7 +65,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in the order of its word.
-    pub const ALL: [Counter; 26] = [
+    pub const ALL: [Counter; 29] = [
         Counter::ConnectionsAccepted,
         Counter::RequestsStarted,
         Counter::RequestsDone,
@@ -83,7 +86,10 @@ impl Counter {
         Counter::DatabaseConnects,
         Counter::DatabaseConnectFailures,
         Counter::DatabaseQueries,
-        Counter::DatabaseQueryFailures,
+        Counter::DatabaseRefused,
+        Counter::DatabaseTimeouts,
+        Counter::DatabaseOverloads,
+        Counter::DatabaseUnavailable,
         Counter::LogCritical,
         Counter::LogError,
         Counter::LogWarning,
@@ -130,7 +136,7 @@ impl Gauge {
     pub(crate) const COUNT: usize = Gauge::ALL.len();
 }
 
-/// Request durations: how many fell into each bucket (not cumulated), and their sum.
+/// Durations of requests, or of queries: how many fell into each bucket (not cumulated), and their sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Histogram {
     /// Counts per bucket of [`LATENCY_BOUNDS_NS`]; the last one has no upper bound.
@@ -167,7 +173,11 @@ impl Histogram {
     }
 
     pub(crate) fn load(from: &[AtomicU64]) -> Histogram {
-        let mut words = from.iter().map(|word| word.load(Ordering::Relaxed));
+        Histogram::of(from.iter().map(|word| word.load(Ordering::Relaxed)))
+    }
+
+    /// From its words: the sum, then the buckets.
+    fn of(mut words: impl Iterator<Item = u64>) -> Histogram {
         let sum = Duration::from_nanos(words.next().unwrap_or(0));
         let mut counts = [0; Histogram::BUCKETS];
         counts.iter_mut().zip(words).for_each(|(count, word)| *count = word);
@@ -175,20 +185,28 @@ impl Histogram {
     }
 }
 
-/// A reading of all counters: of one worker, or a sum of many.
+/// A reading of all counters: of one worker, or a sum of many. The durations of database queries are among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
-    words: [u64; Counter::COUNT],
+    words: [u64; Counters::WORDS],
 }
 
 impl Counters {
     /// Nothing happened yet.
-    pub const ZERO: Counters = Counters { words: [0; Counter::COUNT] };
+    pub const ZERO: Counters = Counters { words: [0; Counters::WORDS] };
+    /// One per counter, then the durations of queries.
+    pub(crate) const WORDS: usize = Counter::COUNT + Histogram::WORDS;
 
     /// Reads one counter.
     #[must_use]
     pub fn get(&self, counter: Counter) -> u64 {
         self.words[counter as usize]
+    }
+
+    /// How long database queries took.
+    #[must_use]
+    pub fn query_durations(&self) -> Histogram {
+        Histogram::of(self.words[Counter::COUNT..].iter().copied())
     }
 
     pub(crate) fn set(&mut self, counter: Counter, value: u64) {

@@ -2,13 +2,13 @@
 //!
 //! header · master's facts · listeners · slots · series of the dead · one block per process
 
-use crate::counters::{Counter, Gauge, Histogram};
+use crate::counters::{Counter, Counters, Gauge, Histogram};
 use crate::facts::Fact;
 
 /// First word of the memory: "is this a scoreboard".
 pub(crate) const MAGIC: u64 = u64::from_be_bytes(*b"MONOCSB\0");
 /// Changes whenever a word changes its meaning.
-pub(crate) const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 3;
 
 /// Longest method kept of the request in hand, in bytes; the rest is cut.
 pub const METHOD_BYTES_MAX: usize = 16;
@@ -55,7 +55,7 @@ pub(crate) const HEADER_SLOTS: usize = 5;
 pub(crate) const HEADER_RETIRED: usize = LINE_WORDS;
 
 /// What the master says of itself.
-pub(crate) const FACTS: usize = up_to_line(HEADER_RETIRED + Counter::COUNT);
+pub(crate) const FACTS: usize = up_to_line(HEADER_RETIRED + Counters::WORDS);
 /// The master's listeners: their number, then one after the other.
 pub(crate) const LISTENERS: usize = up_to_line(FACTS + Fact::COUNT);
 pub(crate) const LISTENERS_FIRST: usize = LISTENERS + LINE_WORDS;
@@ -99,8 +99,10 @@ pub(crate) const STANDING: usize = 7;
 pub(crate) const HEARTBEAT: usize = LINE_WORDS;
 pub(crate) const GAUGES: usize = HEARTBEAT + 1;
 pub(crate) const COUNTERS: usize = up_to_line(GAUGES + Gauge::COUNT);
+/// The durations of database queries, as a histogram's words; counters too.
+pub(crate) const QUERIES: usize = COUNTERS + Counter::COUNT;
 /// Odd while the request in hand is being written.
-pub(crate) const SEQUENCE: usize = up_to_line(COUNTERS + Counter::COUNT);
+pub(crate) const SEQUENCE: usize = up_to_line(COUNTERS + Counters::WORDS);
 pub(crate) const SINCE: usize = SEQUENCE + 1;
 pub(crate) const METHOD: usize = SINCE + 1;
 pub(crate) const PATH: usize = METHOD + text_words(METHOD_BYTES_MAX);

@@ -26,6 +26,7 @@ fn counters_of_the_dead_stay_in_the_totals() {
     block.set(Gauge::ConnectionsIdle, 2);
     block.finish(&call("/json", 1, 200), 90_000);
     block.finish(&call("/json", 1, 503), 3_000_000);
+    block.add_queries(&[5, 0, 1], 2_000_000);
     assert_eq!(master.gauge(Gauge::ConnectionsIdle), 2);
     let alive = master.totals();
 
@@ -38,6 +39,9 @@ fn counters_of_the_dead_stay_in_the_totals() {
     let durations = master.durations();
     assert_eq!((durations.counts[0], durations.counts[5]), (1, 1));
     assert_eq!(durations.sum.as_nanos(), 3_090_000);
+    let queries = alive.query_durations();
+    assert_eq!((queries.counts[0], queries.counts[2], queries.count()), (5, 1, 6));
+    assert_eq!(queries.sum.as_nanos(), 2_000_000);
 
     // Twice is a mistake of the caller, not a way to count twice.
     assert_eq!(master.release(index, 0).get(Counter::RequestsDone), 0);

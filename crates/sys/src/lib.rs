@@ -34,6 +34,7 @@ pub mod limits;
 pub mod message;
 pub mod pidfd;
 pub mod shm;
+pub mod sibling;
 pub mod signal;
 pub mod socket;
 pub mod spawn;

@@ -82,6 +82,23 @@ pub fn reap(pidfd: &impl AsFd) -> io::Result<Option<Exit>> {
     Ok(wait(libc::P_PIDFD, number, libc::WEXITED | libc::WNOHANG)?.map(|(_, exit)| exit))
 }
 
+/// Reads which process is behind `pidfd`, for a descriptor that somebody else opened. `None`: it was reaped.
+#[must_use]
+pub fn pid(pidfd: &impl AsFd) -> Option<Pid> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd());
+    let info = std::fs::read_to_string(path).ok()?;
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    // -1: it is gone; 0: it is of another namespace.
+    (0 < number).then(|| Pid::from_raw(number))
+}
+
+/// Tells whether the process behind `pidfd` is a child of ours that was not reaped.
+#[must_use]
+pub fn is_child(pidfd: &impl AsFd) -> bool {
+    let number = pidfd.as_fd().as_raw_fd() as libc::id_t;
+    wait(libc::P_PIDFD, number, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).is_ok()
+}
+
 /// Collects one dead child that is not `known`: as PID 1 or as a subreaper one inherits the orphans of others.
 ///
 /// Known children are left to their pidfds. One that is dead hides the orphans behind it until it is reaped, so:

@@ -12,7 +12,7 @@ use nix::sys::signal::{
 use nix::sys::signalfd::{SfdFlags, SignalFd as NixSignalFd};
 
 pub use abort::{AbortReport, report_on_abort};
-pub use caught::{Caught, SignalSet};
+pub use caught::{Caught, SignalSet, be_deaf, restore_defaults};
 
 use crate::{Pid, Signal};
 

@@ -67,8 +67,8 @@ pub struct Child {
     pub pid: Pid,
     /// Readable when it has ended; for [`crate::pidfd::send_signal`] and [`crate::pidfd::reap`].
     pub pidfd: OwnedFd,
-    /// Becomes readable when the program was executed (end-of-file) or could not be.
-    pub exec_error: OwnedFd,
+    /// Becomes readable when the program was executed (end-of-file) or could not be. `None`: it executes none.
+    pub exec_error: Option<OwnedFd>,
 }
 
 /// What the child was doing when it failed before its program began.
@@ -160,7 +160,7 @@ impl<'a> Spawn<'a> {
         let pid = Pid::from_raw(forked?);
         // Our own child, not reaped yet: the number cannot have been given to another process.
         match crate::pidfd::open(pid) {
-            Ok(pidfd) => Ok(Child { pid, pidfd, exec_error }),
+            Ok(pidfd) => Ok(Child { pid, pidfd, exec_error: Some(exec_error) }),
             Err(error) => {
                 // Out of descriptors. A child without a pidfd could never be supervised: take it back.
                 // SAFETY: the call takes two integers; the pid is our own child's, not reaped yet.
@@ -177,7 +177,8 @@ impl<'a> Spawn<'a> {
     /// As [`Spawn::spawn`], but through a second fork, so that the new process is no child of ours: it belongs to process 1,
     /// or to whoever collects orphans here.
     ///
-    /// [`crate::pidfd::reap`] is not for it; its pidfd becomes readable at its end all the same. Waits for two forks.
+    /// Not even to us while [`crate::sibling::adopt_orphans`] is on. [`crate::pidfd::reap`] is not for it; its pidfd becomes
+    /// readable at its end all the same. Waits for two forks.
     ///
     /// # Errors
     ///
@@ -193,7 +194,18 @@ impl<'a> Spawn<'a> {
             hold: hold.as_raw_fd(),
             release: release.as_raw_fd(),
         };
-        let middle = fork(|| plan.run_detached(between))?;
+        let adopts = nix::sys::prctl::get_child_subreaper().unwrap_or(false);
+        if adopts {
+            crate::sibling::adopt_orphans(false)?;
+        }
+        let middle = fork(|| plan.run_detached(between));
+        let middle = match middle {
+            Ok(middle) => middle,
+            Err(error) => {
+                restore_adoption(adopts);
+                return Err(error);
+            }
+        };
         // Our copies: with them open the reads below would not end.
         drop((report, name, hold));
         let mut said = [0; 4];
@@ -201,6 +213,7 @@ impl<'a> Spawn<'a> {
         {
             Ok(pid) if pid > 0 => {
                 let pid = Pid::from_raw(pid);
+                let exec_error = Some(exec_error);
                 crate::pidfd::open(pid).map(|pidfd| Child { pid, pidfd, exec_error })
             }
             Ok(errno) => Err(io::Error::from_raw_os_error(-errno)),
@@ -208,8 +221,17 @@ impl<'a> Spawn<'a> {
         };
         drop(release);
         // SAFETY: a null status pointer is allowed: nothing is written.
-        crate::retry(|| unsafe { libc::waitpid(middle, std::ptr::null_mut(), 0) })?;
+        let reaped = crate::retry(|| unsafe { libc::waitpid(middle, std::ptr::null_mut(), 0) });
+        restore_adoption(adopts);
+        reaped?;
         child
+    }
+}
+
+/// Adopts orphans again, if that was so before. A process that was able to stop that can begin it.
+fn restore_adoption(adopts: bool) {
+    if adopts {
+        let _ = crate::sibling::adopt_orphans(true);
     }
 }
 
@@ -235,7 +257,7 @@ impl Child {
     #[must_use]
     pub fn exec_failure(&self) -> Option<(Step, io::Error)> {
         let mut report = [0; child::REPORT_BYTES];
-        let length = nix::unistd::read(&self.exec_error, &mut report).ok()?;
+        let length = nix::unistd::read(self.exec_error.as_ref()?, &mut report).ok()?;
         if length < report.len() {
             return None;
         }

@@ -185,7 +185,10 @@ fn a_child_follows_the_thread_that_spawned_it() {
         }
         let child = spawn.spawn().expect("spawned");
         // The program has begun once the report pipe is closed.
-        assert!(sys::fd::wait_readable(&child.exec_error, Some(BOUND)).expect("waits"));
+        assert!(
+            sys::fd::wait_readable(child.exec_error.as_ref().expect("a program"), Some(BOUND))
+                .expect("waits")
+        );
         assert!(child.exec_failure().is_none());
         child
     });

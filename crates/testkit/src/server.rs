@@ -19,7 +19,7 @@ use crate::process::{children_of, descendants_of, send};
 pub const BOUND: Duration = Duration::from_secs(40);
 
 /// Variables that would change what the server under test does.
-const FOREIGN_VARIABLES: [&str; 10] = [
+const FOREIGN_VARIABLES: [&str; 11] = [
     "DATABASE_URL",
     "PORT",
     "WEB_CONCURRENCY",
@@ -29,6 +29,7 @@ const FOREIGN_VARIABLES: [&str; 10] = [
     "LISTEN_FDNAMES",
     "NOTIFY_SOCKET",
     "MONOCEROS_CMD_ARGS",
+    "GUNICORN_CMD_ARGS",
     "WATCHDOG_USEC",
 ];
 

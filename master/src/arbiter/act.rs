@@ -16,7 +16,7 @@ use crate::fleet::{
 use crate::generation::{Generation, Listening};
 use crate::hooks::{Hook, worker_facts};
 use crate::proc::{Facts, rss};
-use crate::process::{Orders, Process, WorkerOrders};
+use crate::process::{Orders, PreloaderOrders, Process, WorkerOrders};
 use crate::wear::{LOOK_EVERY, Wear};
 
 /// A program that is not built on the worker library counts as ready when it has lived this long without a word.
@@ -57,28 +57,20 @@ impl Arbiter {
     }
 
     fn spawn(&mut self, slot: usize, generation: u32, now: Instant) {
+        let about = [("SLOT", slot.to_string()), ("GENERATION", generation.to_string())];
+        self.hook(Hook::PreFork, &about);
         let block = self.scoreboard.acquire(slot as u64, u64::from(generation));
-        match self.spawn_worker(slot, generation, block, now) {
-            Ok(mut process) => {
+        let spawned = if self.generations.get(&generation).is_some_and(Generation::preloads) {
+            self.ask_for_worker(slot, generation, block, now)
+        } else {
+            self.spawn_worker(slot, generation, block, now).map(|process| {
                 let id = self.next_id();
-                if let Some(generation) = self.generations.get(&generation) {
-                    let is_foreign = generation.app().is_foreign;
-                    process.ready_at = is_foreign.then(|| now + FOREIGN_READY_AFTER);
-                    process.wear = Wear::new(generation.settings(), now, fastrand::f64());
-                }
-                let failures = self.failures(slot);
-                let pid = process.pid();
-                let line =
-                    format!("Booting worker with pid: {pid} slot={slot} generation={generation}");
-                self.journal.repeated(failures, &line);
-                self.scoreboard.master().count(Fact::Spawns);
-                if let Some(block) = block.and_then(|block| self.scoreboard.block(block)) {
-                    block.set_child(pid.as_raw().unsigned_abs());
-                }
-                self.processes.insert(id, process);
-                self.fleet.spawned(slot, Worker { id, generation, since: now });
-                self.hook(Hook::PostFork, &worker_facts(pid, slot, generation));
-            }
+                self.introduce_worker(id, process, now);
+                id
+            })
+        };
+        match spawned {
+            Ok(id) => self.fleet.spawned(slot, Worker { id, generation, since: now }),
             Err(error) => {
                 self.scoreboard.master().count(Fact::SpawnFailures);
                 if let Some(block) = block {
@@ -109,15 +101,47 @@ impl Arbiter {
         }
     }
 
+    /// A worker's process is there: it is watched from now on.
+    pub(super) fn introduce_worker(&mut self, id: Id, mut process: Process, now: Instant) {
+        let (slot, generation) = (process.slot.unwrap_or_default(), process.generation);
+        if let Some(generation) = self.generations.get(&generation) {
+            let is_foreign = generation.app().is_foreign;
+            process.ready_at = is_foreign.then(|| now + FOREIGN_READY_AFTER);
+            process.wear = Wear::new(generation.settings(), now, fastrand::f64());
+        }
+        let pid = process.pid();
+        let line = format!("Booting worker with pid: {pid} slot={slot} generation={generation}");
+        self.journal.repeated(self.failures(slot), &line);
+        self.scoreboard.master().count(Fact::Spawns);
+        if let Some(block) = process.block.and_then(|block| self.scoreboard.block(block)) {
+            block.set_child(pid.as_raw().unsigned_abs());
+        }
+        self.processes.insert(id, process);
+        self.hook(Hook::PostFork, &worker_facts(pid, slot, generation));
+    }
+
     fn spawn_worker(
         &self,
         slot: usize,
-        generation_number: u32,
+        generation: u32,
         block: Option<usize>,
         now: Instant,
     ) -> std::io::Result<Process> {
+        let block = block.map(|block| (self.scoreboard.as_fd(), block));
+        let worker = WorkerOrders { slot, generation, block };
+        self.spawn_application(generation, Some(worker), None, now)
+    }
+
+    /// Spawns the application of a generation, as a worker or as a preloader.
+    pub(super) fn spawn_application(
+        &self,
+        generation: u32,
+        worker: Option<WorkerOrders<'_>>,
+        preloader: Option<PreloaderOrders<'_>>,
+        now: Instant,
+    ) -> std::io::Result<Process> {
         let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
-        let generation = self.generations.get(&generation_number).ok_or_else(missing)?;
+        let generation = self.generations.get(&generation).ok_or_else(missing)?;
         let program: CString = generation.app().c_program().ok_or_else(missing)?;
         let mut environment = self.environment.with_all(&generation.settings().raw_env);
         if let Some(url) = &generation.database_url {
@@ -133,11 +157,8 @@ impl Arbiter {
             observed: None,
             settings: generation.sealed(),
             credentials: generation.loaded.credentials.clone(),
-            worker: Some(WorkerOrders {
-                slot,
-                generation: generation_number,
-                block: block.map(|block| (self.scoreboard.as_fd(), block)),
-            }),
+            worker,
+            preloader,
         };
         Process::spawn(&orders, now)
     }
@@ -234,6 +255,8 @@ impl Arbiter {
                 "WORKER TIMEOUT (pid:{pid}) slot={slot} boot_s={boot_s} reason=boot_timeout{facts}"
             ));
             process.signal(Signal::SIGABRT);
+        } else {
+            self.abort_preloader_of(id, now);
         }
         self.boot_code.get_or_insert(shared::exit::WORKER_BOOT);
         self.hook_of_abort(id);

@@ -314,6 +314,7 @@ impl Arbiter {
             settings: sealed.as_fd(),
             credentials: plan.credentials.clone(),
             worker: None,
+            preloader: None,
         };
         let process = Process::spawn(&orders, now).map_err(|error| error.to_string())?;
         let id = self.next_id();

@@ -20,8 +20,10 @@ use super::admin::Admin;
 use super::follow::{Predecessor, passed_for, understudys};
 use super::hear::SIGNALS;
 use super::manager::Manager;
+use super::preload::Preloaders;
 use super::reload::ReloadBook;
 use super::upgrade::Upgrade;
+use super::watch::Watched;
 use super::{Arbiter, PROCESSES_MAX, limits};
 use crate::clock::Clock;
 use crate::config::{Invocation, Loaded};
@@ -99,6 +101,9 @@ impl Arbiter {
             None => None,
         };
         journal.info(&format!("Starting monoceros {}", env!("CARGO_PKG_VERSION")));
+        for note in &loaded.notes {
+            journal.info(note);
+        }
         for warning in &loaded.warnings {
             journal.warning(warning);
         }
@@ -169,6 +174,8 @@ impl Arbiter {
             processes: BTreeMap::new(),
             last_id: 0,
             found: addresses,
+            preloaders: Preloaders::default(),
+            watched: Watched::default(),
             generations: BTreeMap::new(),
             last_generation: 0,
             companion: None,

@@ -147,6 +147,7 @@ impl Arbiter {
             settings: newest.sealed(),
             credentials: None,
             worker: None,
+            preloader: None,
         };
         Process::spawn(&orders, now)
     }

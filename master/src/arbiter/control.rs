@@ -225,6 +225,7 @@ impl Arbiter {
             "reloads_failed": facts.get(Fact::ReloadsFailed),
             "last_reload": self.last_reload,
             "reload_ms": self.reload.began.map(|began| millis(now.saturating_duration_since(began))),
+            "preloader_pid": self.preloader_pids(),
             "upgrade": self.upgrade.name(),
             "upgrade_pid": self.upgrade.successor_pid(),
             "requests": totals.get(Counter::RequestsDone),

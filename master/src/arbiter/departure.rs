@@ -43,7 +43,8 @@ impl Arbiter {
         let last = process.block.map(|block| self.scoreboard.release(block, cpu_ns));
         let requests = last.filter(|_| is_counted).map(|last| last.get(Counter::RequestsDone));
         let Some(slot) = process.slot else {
-            if !self.admin_ended(id, &process, ended) {
+            if !self.preloader_ended(id, &process, ended) && !self.admin_ended(id, &process, ended)
+            {
                 self.companion_ended(id, &process, ended);
             }
             return;
@@ -70,11 +71,7 @@ impl Arbiter {
             self.report_end(&process, ended, departure, &details, &request);
             self.count_exit(&process, ended, departure);
             if let Departure::BootFailed { .. } = departure {
-                // gunicorn's distinction: an application that cannot be loaded tells more than a worker that died.
-                match ended {
-                    Some(Exit::Code(exit::APP_LOAD)) => self.boot_code = Some(exit::APP_LOAD),
-                    _ => _ = self.boot_code.get_or_insert(exit::WORKER_BOOT),
-                }
+                self.note_failed_boot(ended);
                 self.fail_as_successor(&why_no_boot(&process, ended));
             }
         }
@@ -93,6 +90,15 @@ impl Arbiter {
         }
         self.forget_generations();
         self.announce_boot();
+    }
+
+    /// Remembers what kept a worker from getting ready, for the master's exit code.
+    pub(super) fn note_failed_boot(&mut self, ended: Option<Exit>) {
+        // gunicorn's distinction: an application that cannot be loaded tells more than a worker that died.
+        match ended {
+            Some(Exit::Code(exit::APP_LOAD)) => self.boot_code = Some(exit::APP_LOAD),
+            _ => _ = self.boot_code.get_or_insert(exit::WORKER_BOOT),
+        }
     }
 
     /// The request that a worker had in hand when it died has a line in the access log.
@@ -127,15 +133,7 @@ impl Arbiter {
         request: &str,
     ) {
         let pid = process.pid();
-        let how = match ended {
-            Some(Exit::Code(code)) => format!("exited with code {code}"),
-            Some(Exit::Signal(number, _)) => {
-                let name = Signal::try_from(number)
-                    .map_or_else(|_| number.to_string(), |s| s.as_str().to_owned());
-                format!("was sent {name}!")
-            }
-            None => "ended, and somebody else collected it".to_owned(),
-        };
+        let how = how_it_ended(ended);
         let why = match (&process.exec_failure, &process.status) {
             (Some(failure), _) => format!(" reason={failure:?}"),
             (None, Some(status))
@@ -182,7 +180,11 @@ impl Arbiter {
     pub(super) fn bury_orphans(&mut self) {
         // One that has ended would hide the orphans behind it.
         self.hooks.tend();
+        // One that was forked for us is none, and has been announced before it could end by itself.
+        self.hear_preloaders();
+        self.tend_reading();
         let mut known = self.hooks.pids();
+        known.extend(self.reload.reading.iter().map(|(reader, _)| reader.pid().as_raw()));
         known.extend(self.processes.values().map(|process| process.pid().as_raw()));
         for _ in 0..ORPHANS_PER_TURN_MAX {
             match sys::pidfd::reap_orphan(&|pid| known.contains(&pid.as_raw())) {
@@ -203,6 +205,7 @@ impl Arbiter {
             .map(|process| process.generation)
             .chain([self.fleet.generation])
             .chain(self.reload.candidate)
+            .chain(self.preloaders.generations())
             .collect();
         let (kept, gone): (BTreeMap<u32, Generation>, BTreeMap<u32, Generation>) =
             std::mem::take(&mut self.generations)
@@ -215,8 +218,21 @@ impl Arbiter {
     }
 }
 
+/// The end of a process, for people, in gunicorn's words.
+pub(super) fn how_it_ended(ended: Option<Exit>) -> String {
+    match ended {
+        Some(Exit::Code(code)) => format!("exited with code {code}"),
+        Some(Exit::Signal(number, _)) => {
+            let name = Signal::try_from(number)
+                .map_or_else(|_| number.to_string(), |s| s.as_str().to_owned());
+            format!("was sent {name}!")
+        }
+        None => "ended, and somebody else collected it".to_owned(),
+    }
+}
+
 /// Why a worker could not boot, in its own words if it had any.
-fn why_no_boot(process: &Process, ended: Option<Exit>) -> String {
+pub(super) fn why_no_boot(process: &Process, ended: Option<Exit>) -> String {
     let how = ended.map_or_else(|| "code=unknown".to_owned(), |exit| exit.to_string());
     match (&process.exec_failure, &process.status) {
         (Some(why), _) | (None, Some(why)) => format!("a worker could not boot: {why} ({how})"),

@@ -5,7 +5,7 @@ use sys::{Pid, Signal};
 
 use super::Arbiter;
 use super::upgrade::Stop;
-use crate::fleet::Stage;
+use crate::fleet::{Id, Stage};
 use crate::hooks::Hook;
 
 /// The signals that the master takes.
@@ -101,6 +101,10 @@ impl Arbiter {
     }
 
     pub(super) fn hear_notice(&mut self, sender: Pid, notice: Notice) {
+        if self.processes.values().all(|process| process.pid() != sender) {
+            // A worker that was just forked: its preloader's word on it came before its own.
+            self.hear_preloaders();
+        }
         // Anybody on this machine can send here: only our own children are believed.
         let found = self.processes.iter_mut().find(|(_, process)| process.pid() == sender);
         let Some((&id, process)) = found else { return };
@@ -118,10 +122,27 @@ impl Arbiter {
         if notice.ready {
             if is_worker {
                 self.worker_is_ready(id);
-            } else if !self.admin_is_ready(id) {
+            } else if !self.preloader_is_ready(id) && !self.admin_is_ready(id) {
                 self.companion_is_ready(id);
             }
         }
+        if notice.reload && is_worker {
+            self.code_changed(id);
+        }
+    }
+
+    /// A worker has seen the application's code change.
+    fn code_changed(&mut self, id: Id) {
+        let is_wanted = self.generation().is_some_and(|generation| generation.settings().reload);
+        let is_leaving = self.fleet.leaving.iter().any(|leaving| leaving.worker.id == id);
+        let process = self.processes.get(&id).filter(|_| is_wanted && !is_leaving);
+        // Asked for again already: one more reload answers all.
+        let Some(process) = process.filter(|_| !self.reload.asked_again) else { return };
+        // gunicorn's words: "Worker reloading: FILE modified".
+        let what = process.status.as_deref().unwrap_or("code modified");
+        self.journal.info(&format!("Worker reloading: {what}"));
+        // The obstacle is in the log.
+        let _ = self.ask_reload();
     }
 }
 

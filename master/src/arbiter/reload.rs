@@ -1,6 +1,7 @@
 //! HUP: new settings, a new generation, and nothing lost when either is no good.
 //!
 //! 1. The settings are read into a new object and its new addresses are bound. Any error: one ERROR line, all stays.
+//!    A file in Python is executed by an interpreter, and all goes on meanwhile.
 //! 2. One worker of the new generation, the canary, must get ready. If not: one ERROR line, all stays.
 //! 3. The others follow; each old worker drains only when its successor is ready. A failure on the way stops it there.
 
@@ -12,7 +13,7 @@ use shared::settings::{OnReload, SETTINGS};
 
 use super::boot::{bind_options, shards};
 use super::{Arbiter, limits};
-use crate::config::Loaded;
+use crate::config::{Answer, Draft, Loaded, Reader};
 use crate::fleet::{Reload, SLOTS_MAX};
 use crate::generation::{Generation, Listening};
 use crate::hooks::Hook;
@@ -31,6 +32,8 @@ pub(super) struct ReloadBook {
     pub(super) asked_again: bool,
     /// Settings that wait until the new names in them were looked up.
     looked_up: Option<(Lookup, Loaded)>,
+    /// Settings that wait for what an interpreter says of their file.
+    pub(super) reading: Option<(Reader, Draft)>,
     /// The generation that is being tried.
     pub(super) candidate: Option<u32>,
     /// When it began.
@@ -91,16 +94,45 @@ impl Arbiter {
         self.manager.tell_reloading();
         let now = self.now();
         self.reload = ReloadBook { began: Some(now), ..ReloadBook::default() };
-        match self.read() {
-            Ok((Some(lookup), loaded)) => self.reload.looked_up = Some((lookup, loaded)),
-            Ok((None, loaded)) => self.go_on_reloading(loaded),
-            Err(why) => self.reload_failed(&why),
+        let draft = self.invocation.draft();
+        match draft.and_then(|draft| Ok((draft.ask()?, draft))) {
+            Ok((Some(reader), draft)) => self.reload.reading = Some((reader, draft)),
+            Ok((None, draft)) => self.look_up(draft, None),
+            Err(error) => self.reload_failed(&chain(&error)),
         }
     }
 
     /// Whether a reload is under way.
     pub(super) fn is_reloading(&self) -> bool {
-        self.fleet.reload != Reload::Idle || self.reload.looked_up.is_some()
+        self.fleet.reload != Reload::Idle
+            || self.reload.reading.is_some()
+            || self.reload.looked_up.is_some()
+    }
+
+    /// Goes on with a reload once the interpreter has said what is in the file.
+    pub(super) fn tend_reading(&mut self) {
+        let Some((reader, _)) = &mut self.reload.reading else { return };
+        let Some(answer) = reader.tend() else { return };
+        if let Some((_, draft)) = self.reload.reading.take() {
+            self.look_up(draft, Some(answer));
+        }
+    }
+
+    /// Checks the settings, and begins to look up the names that are new in them, if there are any.
+    fn look_up(&mut self, draft: Draft, answer: Option<Answer>) {
+        let loaded = match draft.finish(answer) {
+            Ok(loaded) => loaded,
+            Err(error) => return self.reload_failed(&chain(&error)),
+        };
+        let old = self.generation().map(|generation| generation.settings());
+        let names = old.map(|old| lookup::names(loaded.settings(), old)).unwrap_or_default();
+        if names.is_empty() {
+            return self.go_on_reloading(loaded);
+        }
+        match Lookup::start(names) {
+            Ok(lookup) => self.reload.looked_up = Some((lookup, loaded)),
+            Err(error) => self.reload_failed(&format!("cannot look up names: {error}")),
+        }
     }
 
     /// Goes on with a reload when its names were looked up.
@@ -130,19 +162,6 @@ impl Arbiter {
             }
             Err(why) => self.reload_failed(&why),
         }
-    }
-
-    /// Reads the settings, and begins to look up the names that are new in them, if there are any.
-    fn read(&self) -> Result<(Option<Lookup>, Loaded), String> {
-        let loaded = self.invocation.load().map_err(|error| chain(&error))?;
-        let Some(current) = self.generation() else { return Ok((None, loaded)) };
-        let names = lookup::names(loaded.settings(), current.settings());
-        if names.is_empty() {
-            return Ok((None, loaded));
-        }
-        let lookup =
-            Lookup::start(names).map_err(|error| format!("cannot look up names: {error}"))?;
-        Ok((Some(lookup), loaded))
     }
 
     /// Opens what is new in the settings; changes nothing else.

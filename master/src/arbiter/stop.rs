@@ -122,6 +122,7 @@ impl Arbiter {
         // Readiness fails before anything else changes.
         self.publish();
         self.fleet.end_reload();
+        self.reload.reading = None;
         self.reload.give_up_lookup();
         self.manager.tell_stopping(longest + KILLED_WAIT_MAX + 2 * self.hooks_end_max());
     }
@@ -201,8 +202,9 @@ impl Arbiter {
         let stop = self.stop.as_mut()?;
         if self.fleet.is_empty() {
             // Both at once: neither needs the other.
-            let has_left = [self.admin_has_left(), self.companion_has_left()];
-            return if has_left == [true, true] && !self.waits_for_predecessor() {
+            let has_left =
+                [self.admin_has_left(), self.companion_has_left(), self.preloaders_have_left()];
+            return if has_left == [true; 3] && !self.waits_for_predecessor() {
                 self.stop.as_ref().map(|stop| stop.code)
             } else {
                 None

@@ -1,10 +1,7 @@
 //! Settings from environment variables.
 
 use super::{Assignment, Place, SETTINGS, Setting, nearest};
-use crate::contract::{CMD_ARGS, RESERVED, SETTING_PREFIX};
-
-/// gunicorn's variable for further flags: who sets it means it, so it is not passed over in silence.
-const GUNICORN_CMD_ARGS: &str = "GUNICORN_CMD_ARGS";
+use crate::contract::{RESERVED, SETTING_PREFIX};
 
 /// The settings that `variables` hold, weakest first, and a warning for each name that looks like a slip.
 ///
@@ -31,7 +28,7 @@ pub fn assignments(variables: &[(String, String)]) -> (Vec<Assignment>, Vec<Stri
         }
     }
     let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
-    let mut warnings: Vec<String> = variables
+    let warnings = variables
         .iter()
         .map(|(name, _)| name.as_str())
         .filter(|name| name.starts_with(SETTING_PREFIX) && !RESERVED.contains(name))
@@ -45,11 +42,6 @@ pub fn assignments(variables: &[(String, String)]) -> (Vec<Assignment>, Vec<Stri
             Some(format!("environment {name}: unknown variable, ignored; did you mean {meant}?"))
         })
         .collect();
-    if value(GUNICORN_CMD_ARGS).is_some() {
-        warnings.push(format!(
-            "environment {GUNICORN_CMD_ARGS}: not read, its name here is {CMD_ARGS}"
-        ));
-    }
     (found, warnings)
 }
 
@@ -86,15 +78,13 @@ mod tests {
         let (found, warnings) = assignments(&variables(&[
             ("MONOCEROS_TIMOUT", "3"),
             ("MONOCEROS_SERVICE_HOST", "10.0.0.1"),
-            ("GUNICORN_CMD_ARGS", "-w 3"),
             ("MONOCEROS_SLOT", "1"),
         ]));
         assert!(found.is_empty());
         assert_eq!(
             warnings,
             [
-                "environment MONOCEROS_TIMOUT: unknown variable, ignored; did you mean MONOCEROS_TIMEOUT?",
-                "environment GUNICORN_CMD_ARGS: not read, its name here is MONOCEROS_CMD_ARGS",
+                "environment MONOCEROS_TIMOUT: unknown variable, ignored; did you mean MONOCEROS_TIMEOUT?"
             ]
         );
     }

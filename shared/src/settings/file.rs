@@ -257,18 +257,17 @@ mod tests {
     fn gunicorns_settings_are_answered_by_name() {
         let found = assignments(
             Path::new("m.toml"),
-            "threads = 4\n\ncertfile = 'a'\n[hooks]\npre_fork = 'a'",
+            "worker_class = 'gthread'\n\ncertfile = 'a'\n[hooks]\npre_request = 'a'",
         );
         assert_eq!(
             found.warnings,
-            [
-                "m.toml:1:1: threads has no effect: a worker is one event loop that serves many connections"
-            ]
+            ["m.toml:1:1: worker_class has no effect: there is one kind of worker, an event loop"]
         );
         assert_eq!(
             Problems(found.problems).to_string(),
             "m.toml:3:1: certfile is not offered: there is no TLS yet, let a proxy end it\n\
-             m.toml:5:1: pre_fork is not offered: no worker waits for a command; post_fork runs beside it"
+             m.toml:5:1: pre_request is not offered: no command is run per request; in gunicorn's Python \
+             configuration file it is a function"
         );
         assert!(found.assignments.is_empty());
     }

@@ -25,12 +25,13 @@ A value comes from the strongest source that names it:
 
 1. the default;
 2. environment variables: `MONOCEROS_` and the name in capitals, and the customary ones listed below, which are weaker;
-3. the settings file in TOML: `--config FILE`, else `./monoceros.toml` if it exists;
-4. `MONOCEROS_CMD_ARGS`, a command line split as a shell would;
+3. the settings file: `--config FILE`, else `./monoceros.toml` if it exists, else `./gunicorn.conf.py` for a Python application;
+4. `GUNICORN_CMD_ARGS`, a command line split as a shell would, then `MONOCEROS_CMD_ARGS`, the same and stronger;
 5. the command line.
 
 A list is taken whole from one source. `master --print-config` prints every value with its source; `master --check-config`
-says nothing and exits with 0 when all is right, or prints every mistake with file, line and column and exits with 78.
+says nothing and exits with 0 when all is right, or prints every mistake with file, line and column and exits with 78. A
+Python application is loaded for that, too.
 A command line that cannot be understood exits with 2. Where gunicorn has a setting of the same name, name, flag and
 default are gunicorn's, unless the entry says otherwise.
 ";

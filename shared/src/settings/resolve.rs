@@ -22,8 +22,9 @@ pub enum Place {
         /// Column in characters, from 1.
         column: usize,
     },
-    /// In the variable [`crate::contract::CMD_ARGS`].
-    CmdArgs,
+    /// In this variable that holds a command line: [`crate::contract::CMD_ARGS`] or
+    /// [`crate::contract::GUNICORN_CMD_ARGS`].
+    CmdArgs(&'static str),
     /// On the command line.
     CommandLine,
 }
@@ -159,7 +160,7 @@ impl fmt::Display for Place {
             Place::Default => f.write_str("default"),
             Place::Variable(name) => write!(f, "environment {name}"),
             Place::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
-            Place::CmdArgs => write!(f, "environment {}", crate::contract::CMD_ARGS),
+            Place::CmdArgs(name) => write!(f, "environment {name}"),
             Place::CommandLine => f.write_str("command line"),
         }
     }

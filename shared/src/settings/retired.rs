@@ -95,10 +95,9 @@ const NO_DIRTY: &str = "there is no pool of task processes; run one as a service
 const NO_PASTE: &str = "PasteDeploy files are not read";
 const NO_PYTHON_LOG: &str =
     "Python's logging is not used; see errorlog, accesslog, loglevel and syslog";
-const NOT_WATCHED: &str = "files are not watched; send HUP after a build";
 const UNSAFE: &str = "it lets requests through that a proxy may understand differently";
 const PER_REQUEST: &str =
-    "no command is run per request; do it in the application, or read the access log";
+    "no command is run per request; in gunicorn's Python configuration file it is a function";
 
 /// Values with which a setting that is refused asks for what there is anyway: gunicorn's defaults.
 const HARMLESS: &[(&str, &[&str])] = &[
@@ -126,7 +125,6 @@ fn is_asgi(name: &str) -> bool {
 
 /// The settings, in gunicorn's order.
 pub static RETIRED: &[Retired] = &[
-    row("wsgi_app", &[], Value, Refused, "name the application on the command line, or as app"),
     row(
         "worker_class",
         &["k", "worker-class"],
@@ -135,28 +133,11 @@ pub static RETIRED: &[Retired] = &[
         "there is one kind of worker, an event loop",
     ),
     row(
-        "threads",
-        &["threads"],
-        Value,
-        Ignored,
-        "a worker is one event loop that serves many connections",
-    ),
-    row("reload", &["reload"], Nothing, Refused, NOT_WATCHED),
-    row("reload_engine", &["reload-engine"], Value, Refused, NOT_WATCHED),
-    row("reload_extra_files", &["reload-extra-file"], Value, Refused, NOT_WATCHED),
-    row(
         "spew",
         &["spew"],
         Nothing,
         Refused,
         "it traces Python; use strace, perf or loglevel debug",
-    ),
-    row(
-        "preload_app",
-        &["preload"],
-        Nothing,
-        Ignored,
-        "programs share their code anyway, and a reload always brings the new one",
     ),
     row(
         "worker_tmp_dir",
@@ -177,13 +158,12 @@ pub static RETIRED: &[Retired] = &[
         "it is gunicorn's own; proc_name names the processes",
     ),
     row("paste", &["paste", "paster"], Value, Refused, NO_PASTE),
-    row("pre_fork", &[], Value, Refused, "no worker waits for a command; post_fork runs beside it"),
     row(
         "worker_int",
         &[],
         Value,
         Refused,
-        "what a worker does on INT or QUIT is its program's business; child_exit tells its end",
+        "no command is run then; in gunicorn's Python configuration file it is a function",
     ),
     row("pre_request", &[], Value, Refused, PER_REQUEST),
     row("post_request", &[], Value, Refused, PER_REQUEST),

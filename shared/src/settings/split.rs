@@ -47,6 +47,16 @@ pub fn split(line: &str) -> Result<Vec<String>, &'static str> {
     Ok(words)
 }
 
+/// Quotes `word`, so that [`split`] gives it back as one word.
+#[must_use]
+pub fn quote(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@+".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +72,9 @@ mod tests {
             ),
         ] {
             assert_eq!(split(line).unwrap(), want, "{line}");
+        }
+        for word in ["", "a", "/a b/python", "it's", "$x\\"] {
+            assert_eq!(split(&format!("x {} y", quote(word))).unwrap(), ["x", word, "y"]);
         }
         for line in ["'a", "\"a", "\"a\\", "a\\"] {
             assert!(split(line).is_err(), "{line}");

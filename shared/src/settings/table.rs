@@ -47,10 +47,11 @@ macro_rules! settings {
 settings! {
     // ---- Application and configuration ------------------------------------------------------------------------------
 
-    /// Settings file in TOML; keys are the names on this page.
+    /// Settings file: in TOML, its keys being the names on this page, or gunicorn's in Python (`NAME.py`, `python:MODULE`).
     ///
-    /// Without it `./monoceros.toml` is read if it exists. Read again at each reload.
-    config: Option<PathBuf> = "", settings_file, {
+    /// Without it `./monoceros.toml` is read if it exists; else, for a Python application, `./gunicorn.conf.py`. Read
+    /// again at each reload. docs/python.md says what of a Python file is understood.
+    config: Option<String> = "", settings_file, {
         meta: "FILE", short: Some('c'), on_reload: OnReload::Restart,
     }
 
@@ -59,6 +60,12 @@ settings! {
     /// On the command line it stands by itself, after the options, as gunicorn's application does. `module:callable`
     /// names a Python application. Any other program: see `command`.
     app: Option<String> = "", parse::text, {
+        meta: "APP", flag: "-",
+    }
+
+    /// gunicorn's name for a Python application in a settings file; `app`, and so the command line, goes before it.
+    ///
+    wsgi_app: Option<String> = "", parse::text, {
         meta: "APP", flag: "-",
     }
 
@@ -82,8 +89,39 @@ settings! {
         meta: "PATHS",
     }
 
+    /// Imports a Python application once for all workers, which are forked from the process that did: they share its memory.
+    ///
+    /// That process is the preloader. A reload makes a new one, so it brings new code and loses no request. A thread that
+    /// the application starts while it is imported does not run in the workers. For programs it has no effect.
+    preload_app: bool = "false", parse::switch, {
+        kind: Kind::Switch, flag: "preload",
+    }
+
+    /// Replaces the workers when the application's code changes, for development.
+    ///
+    /// A worker looks once a second at the files of its Python modules, and at those beside them that belong to the
+    /// application; of a program, the master looks at the program's file. What cannot boot leaves the old code serving.
+    reload: bool = "false", parse::switch, {
+        kind: Kind::Switch,
+    }
+
+    /// How changes are found: `auto`, `poll` or `inotify`. All three look at the files once a second.
+    ///
+    reload_engine: String = "auto", reload_engine, {
+        meta: "NAME",
+    }
+
+    /// A further file whose change `reload` acts on; may be given several times.
+    ///
+    /// Of a Python application it may be a pattern, such as `templates/**/*.html`. Relative paths start at the working directory.
+    reload_extra_files: Vec<String> = "", parse::entry, {
+        kind: Kind::List, meta: "FILE", flag: "reload-extra-file",
+    }
+
     /// Reads and checks everything, prints nothing when it is right, and exits with 0 or 78.
     ///
+    /// A Python application is loaded, too, with `boot_timeout` for it; one that cannot be ends with its traceback and
+    /// with 3 or 4, as a start would.
     check_config: bool = "false", parse::switch, {
         kind: Kind::Switch, on_reload: OnReload::Restart,
     }
@@ -137,6 +175,13 @@ settings! {
         env: &[Variable { name: "WEB_CONCURRENCY", prefix: "" }], on_reload: OnReload::AtOnce,
     }
 
+    /// Threads of a Python worker that answer requests at once, from 1 to 1024; other programs have no use for it.
+    ///
+    /// With 1 the application is called on the worker's own loop, which is quicker unless it waits for others.
+    threads: usize = "1", threads, {
+        kind: Kind::Number, section: Section::Workers, meta: "NUMBER",
+    }
+
     /// Connections a worker holds at once; with more, they wait in the backlog or go to another worker.
     ///
     worker_connections: usize = "1000", parse::positive, {
@@ -172,7 +217,8 @@ settings! {
 
     /// A worker without a sign of life for this long is killed and replaced; 0 never does.
     ///
-    /// The log names the request it had in hand. Workers give signs of life from their event loop, by shared memory.
+    /// The log names the request it had in hand. Workers give signs of life from their event loop, by shared memory; with
+    /// `threads`, not while a request stands still on one of them for longer than this.
     timeout: Duration = "30", parse::seconds, {
         kind: Kind::Seconds, section: Section::Workers, meta: "SECONDS", short: Some('t'), on_reload: OnReload::AtOnce,
     }
@@ -214,8 +260,9 @@ settings! {
 
     /// Time a request may take from its head to the end of its answer's head; 0 is without limit.
     ///
-    /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that. A request that has the
-    /// worker's loop for itself for longer, and for two seconds more, ends with its worker; the log names it.
+    /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that. It is answered with 504;
+    /// a response that comes in pieces may last longer, but no piece of it. On `threads`, an exception is raised as well.
+    /// What has the worker's loop, or a thread, for two seconds more ends with its worker, if this is set; the log names it.
     request_timeout: Option<Duration> = "", parse::maybe_seconds, {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
@@ -358,7 +405,8 @@ settings! {
 
     /// PostgreSQL for the application: a URL, or `embedded` for a private one made and run by the master.
     ///
-    /// Unset, database routes answer 503.
+    /// Unset, database routes answer 503. TLS to PostgreSQL is not built yet: a URL that insists on it (`sslmode=require`,
+    /// `verify-ca`, `verify-full`) is refused, and a proxy on the same machine that speaks TLS to the server is the way.
     database: Option<String> = "", parse::text, {
         section: Section::Database, meta: "URL", secret: true, env: &[Variable { name: "DATABASE_URL", prefix: "" }],
     }
@@ -377,8 +425,19 @@ settings! {
 
     /// Time a query may take; 0 is without limit.
     ///
+    /// A request whose query takes longer is answered with 504, unless the application says otherwise. If the server is
+    /// stuck, it is asked to cancel what it does, and the connection is made anew.
     database_query_timeout: Duration = "10", parse::seconds, {
         kind: Kind::Seconds, section: Section::Database, meta: "SECONDS",
+    }
+
+    /// How statements are prepared: `named`, once per connection, or `unnamed`, with every query.
+    ///
+    /// `unnamed` is for a connection pooler that gives each transaction another connection and does not follow prepared
+    /// statements: PgBouncer before 1.21, or with `max_prepared_statements = 0`. It costs PostgreSQL the parsing of every
+    /// query.
+    database_prepare: PrepareManner = "named", prepare_manner, {
+        section: Section::Database, meta: "MANNER",
     }
 
     /// Folder of the embedded database's files; unset, one in the user's state directory.
@@ -622,6 +681,12 @@ settings! {
         section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
     }
 
+    /// Command run when a worker is about to be started, beside its start.
+    ///
+    pre_fork: Option<String> = "", hook, {
+        section: Section::Hooks, meta: "COMMAND", flag: "-", on_reload: OnReload::AtOnce,
+    }
+
     /// Command run when a worker was started.
     ///
     post_fork: Option<String> = "", hook, {
@@ -712,6 +777,12 @@ impl Settings {
         (!duration.is_zero()).then_some(duration)
     }
 
+    /// Time a worker may be silent: `timeout`.
+    #[must_use]
+    pub fn silence_limit(&self) -> Option<Duration> {
+        Settings::limit(self.timeout)
+    }
+
     /// Time a request may take: `request_timeout`, or else `timeout`.
     #[must_use]
     pub fn request_limit(&self) -> Option<Duration> {
@@ -791,12 +862,13 @@ fn bounded(slot: &mut usize, text: &str, most: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// gunicorn's `file:PATH` is a path; its Python forms are refused here, because as TOML they give strange mistakes.
-fn settings_file(slot: &mut Option<PathBuf>, text: &str) -> Result<(), String> {
-    if text.starts_with("python:") || text.ends_with(".py") {
-        return Err("a TOML file: gunicorn's Python files are not read".into());
+/// gunicorn's forms: `file:PATH` is a path, and `python:MODULE` stays what it is.
+fn settings_file(slot: &mut Option<String>, text: &str) -> Result<(), String> {
+    let name = text.strip_prefix("file:").unwrap_or(text);
+    if matches!(name, "" | "python:") {
+        return Err("a path, or python:MODULE".into());
     }
-    parse::path(slot, text.strip_prefix("file:").unwrap_or(text))
+    parse::text(slot, name)
 }
 
 /// A program and its arguments, in a shell's notation. Whether there is such a program is seen when it is run.
@@ -818,6 +890,9 @@ fn positive_seconds(slot: &mut Duration, text: &str) -> Result<(), String> {
 /// Most workers: more is a slip of the keyboard, and what the master keeps for each has to have room.
 pub const WORKERS_MAX: usize = 512;
 
+/// Most threads of a worker.
+const THREADS_MAX: usize = 1024;
+
 /// How an upgrade goes on once the new master serves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -838,9 +913,42 @@ fn upgrade_manner(slot: &mut UpgradeManner, text: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn reload_engine(slot: &mut String, text: &str) -> Result<(), String> {
+    if !["auto", "poll", "inotify"].contains(&text) {
+        return Err("`auto`, `poll` or `inotify`".into());
+    }
+    text.clone_into(slot);
+    Ok(())
+}
+
+/// How statements are prepared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrepareManner {
+    /// Once per connection, under a name.
+    #[default]
+    Named,
+    /// With every query.
+    Unnamed,
+}
+
+fn prepare_manner(slot: &mut PrepareManner, text: &str) -> Result<(), String> {
+    *slot = match text {
+        "named" => PrepareManner::Named,
+        "unnamed" => PrepareManner::Unnamed,
+        _ => return Err("`named` or `unnamed`".into()),
+    };
+    Ok(())
+}
+
 fn workers(slot: &mut usize, text: &str) -> Result<(), String> {
     parse::number(text, 1, WORKERS_MAX as u64)
         .map(|value| *slot = usize::try_from(value).unwrap_or(WORKERS_MAX))
+}
+
+fn threads(slot: &mut usize, text: &str) -> Result<(), String> {
+    parse::number(text, 1, THREADS_MAX as u64)
+        .map(|value| *slot = usize::try_from(value).unwrap_or(THREADS_MAX))
 }
 
 fn environment(slot: &mut Vec<String>, text: &str) -> Result<(), String> {

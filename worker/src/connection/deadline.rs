@@ -8,7 +8,7 @@ use scoreboard::Counter;
 use super::{Connection, Handling, State, Verdict, Work};
 use crate::access::reason;
 use crate::body::BodyError;
-use crate::core::Core;
+use crate::core::{Core, Tag};
 
 impl Connection {
     /// When [`Connection::on_deadline`] may have something to do.
@@ -60,7 +60,7 @@ impl Connection {
                 return Verdict::Close;
             }
             State::Finishing { .. } => (),
-            State::Hosted(_) => (),
+            State::Hosted(_) => self.is_overdue(core),
             State::Head { is_idle: false } => {
                 core.block.add(Counter::RefusedHeaderTimeout, 1);
                 let input = std::mem::take(&mut self.input);
@@ -86,14 +86,30 @@ impl Connection {
                 self.record_answer(status, sent, reason::REQUEST_TIMEOUT, tag.route);
                 self.state = State::Finishing { lingers: false };
             }
-            State::Handling(handling) => {
-                core.warn_timed_out(handling.label.method(), handling.label.path());
-                core.answered(handling.tag, 504);
-                let exchange = Exchange { keep_alive: false, ..handling.exchange };
-                self.refuse(Refusal::new(504, ""), exchange, reason::REQUEST_TIMEOUT, core);
+            State::Handling(_) => {
+                if let State::Handling(Handling { label, tag, exchange, .. }) =
+                    std::mem::replace(&mut self.state, State::Dead)
+                {
+                    self.time_out(label.method(), label.path(), tag, exchange, core);
+                }
             }
         }
         self.advance(core)
+    }
+
+    /// Says that there is no answer in time.
+    pub(super) fn time_out(
+        &mut self,
+        method: &[u8],
+        path: &[u8],
+        tag: Tag,
+        exchange: Exchange,
+        core: &mut Core,
+    ) {
+        core.warn_timed_out(method, path);
+        core.answered(tag, 504);
+        let exchange = Exchange { keep_alive: false, ..exchange };
+        self.refuse(Refusal::new(504, ""), exchange, reason::REQUEST_TIMEOUT, core);
     }
 
     /// The worker has begun to drain: a connection at rest may wait less long.

@@ -27,6 +27,18 @@ pub(super) enum Hosted {
     Running(Box<Running>),
 }
 
+impl Hosted {
+    /// Status of the response whose head is out, and how many bytes of its body are.
+    pub(super) fn progress(&self) -> Option<(u16, u64)> {
+        match self {
+            Hosted::Running(running) if running.reply.writer.is_some() => {
+                Some((running.reply.status, running.reply.sent))
+            }
+            _ => None,
+        }
+    }
+}
+
 pub(super) struct Whole {
     head: Buffer,
     body: Option<Spooled>,
@@ -54,9 +66,8 @@ impl Connection {
     pub(super) fn is_gathered(&mut self, gathering: Gathering, core: &mut Core) {
         let Gathering { head, body, .. } = gathering;
         self.with_head(&head, core, |connection, parsed, core| {
-            let peer = connection.peer_text;
             let method = parsed.method().as_str().as_bytes();
-            core.block.hold(core.tick, method, parsed.path(), peer.as_bytes());
+            core.hold(method, parsed.path(), &connection.peer_text);
             connection.is_whole(parsed, &head, Some(body), core);
         });
     }
@@ -73,9 +84,8 @@ impl Connection {
                     self.with_head(&head, core, |connection, parsed, core| {
                         core.tick = sys::clock::monotonic();
                         let method = parsed.method().as_str().as_bytes();
-                        let peer = connection.peer_text;
-                        core.block.hold(core.tick, method, parsed.path(), peer.as_bytes());
-                        connection.call_host(parsed, body, core);
+                        core.hold(method, parsed.path(), &connection.peer_text);
+                        connection.call_host(parsed, &head, body, core);
                     });
                 }
             }
@@ -99,7 +109,7 @@ impl Connection {
             }
             Hosted::InCall => (),
         }
-        wake_next(core);
+        core.wake_waiting();
     }
 
     /// Parses a head again that was kept.
@@ -130,16 +140,17 @@ impl Connection {
         self.state_deadline = None;
         let Some(gate) = &mut core.gate else { return };
         if gate.admit(self.token.0) {
-            return self.call_host(head, body, core);
+            return self.call_host(head, raw, body, core);
         }
         gate.wait(self.token.0);
-        core.block.let_go();
+        self.state_deadline = core.after(core.limits.request);
+        core.let_go();
         let mut copy = Buffer::new();
         copy.extend_from_slice(raw);
         self.state = State::Hosted(Hosted::Waiting(Box::new(Whole { head: copy, body })));
     }
 
-    fn call_host(&mut self, head: &Head<'_>, body: Option<Spooled>, core: &mut Core) {
+    fn call_host(&mut self, head: &Head<'_>, raw: &[u8], body: Option<Spooled>, core: &mut Core) {
         let mut exchange = Exchange::of(head);
         exchange.keep_alive &= !core.drain.says_close();
         let mut reply = Reply::new(exchange, Tag::of(head), core.tick);
@@ -151,7 +162,17 @@ impl Connection {
             let mut waker = || Waker::from(Arc::new(HostWaker { queue: Arc::clone(&queue), key }));
             let peer = self.peer;
             let is_https = self.is_https;
-            let request = HostRequest { id, head, peer: &peer, is_https, body, waker: &mut waker };
+            let rules = Arc::clone(core.rules(self.is_trusted));
+            let request = HostRequest {
+                id,
+                head,
+                raw,
+                rules: &rules,
+                peer: &peer,
+                is_https,
+                body,
+                waker: &mut waker,
+            };
             let called = core.tick;
             host.call(request, &mut Responder { connection: self, core, reply: &mut reply, called })
         });
@@ -168,9 +189,9 @@ impl Connection {
         let Running { mut reply, label } = *running;
         let Some(mut host) = core.gate.as_mut().and_then(Gate::take) else { return };
         core.tick = sys::clock::monotonic();
-        core.block.hold(core.tick, label.method(), label.path(), self.peer_text.as_bytes());
+        core.hold(label.method(), label.path(), &self.peer_text);
         let id = RequestId(self.token.0);
-        let called = core.tick;
+        let (called, said) = (core.tick, reply.said());
         let resumed = panics::catch(|| {
             let mut responder = Responder { connection: self, core, reply: &mut reply, called };
             host.resume(id, &mut responder)
@@ -179,6 +200,9 @@ impl Connection {
             gate.put_back(host);
         }
         let progress = self.outcome(resumed, &mut reply, core);
+        if reply.said() != said {
+            self.state_deadline = None; // It moves: the time runs anew.
+        }
         self.after_call(progress, reply, core, || label);
     }
 
@@ -211,11 +235,17 @@ impl Connection {
         core: &mut Core,
         label: impl FnOnce() -> Label,
     ) {
-        core.block.let_go();
+        core.let_go();
         match progress {
             _ if self.is_dead() => (),
             Progress::Done => self.finish_reply(reply, core, label),
             Progress::More | Progress::Pending => {
+                if progress == Progress::More {
+                    // It holds the loop while it is at work: the master notices when that takes too long.
+                    self.state_deadline = None;
+                } else if self.state_deadline.is_none() {
+                    self.state_deadline = core.after(core.limits.request);
+                }
                 if progress == Progress::More && self.output_left() < OUTPUT_HIGH_BYTES {
                     core.queue.push(self.task_key());
                 }
@@ -223,7 +253,7 @@ impl Connection {
                 self.state = State::Hosted(Hosted::Running(Box::new(running)));
             }
         }
-        wake_next(core);
+        core.wake_waiting();
     }
 
     /// The host has said its last.
@@ -271,6 +301,44 @@ impl Connection {
         self.end_reply(&reply, finish, core);
     }
 
+    /// The request has waited for the host for too long, or for its next word.
+    pub(super) fn is_overdue(&mut self, core: &mut Core) {
+        let State::Hosted(hosted) = &self.state else { return };
+        match hosted {
+            Hosted::InCall => return,
+            Hosted::Running(running)
+                if running.reply.writer.is_some() && 0 < self.output_left() =>
+            {
+                // It is the client that takes its time, which is measured elsewhere.
+                self.state_deadline = core.after(core.limits.request);
+                return;
+            }
+            Hosted::Waiting(_) | Hosted::Running(_) => self.abandon_hosted(core),
+        }
+        match std::mem::replace(&mut self.state, State::Dead) {
+            State::Hosted(Hosted::Waiting(whole)) => {
+                self.with_head(&whole.head, core, |connection, head, core| {
+                    let (method, path) = (head.method().as_str().as_bytes(), head.path());
+                    let exchange = Exchange::of(head);
+                    connection.time_out(method, path, Tag::of(head), exchange, core);
+                });
+            }
+            State::Hosted(Hosted::Running(running)) => {
+                let Running { mut reply, label } = *running;
+                if reply.writer.is_none() {
+                    let (method, path) = (label.method(), label.path());
+                    return self.time_out(method, path, reply.tag, reply.exchange, core);
+                }
+                // Its head is out: all that can be said is that there will be no more.
+                core.warn_timed_out(label.method(), label.path());
+                self.record_answer(reply.status, reply.sent, reason::REQUEST_TIMEOUT, 0);
+                reply.is_cut = true;
+                self.end_reply(&reply, Finish::Truncated { missing: 0 }, core);
+            }
+            _ => (),
+        }
+    }
+
     fn end_reply(&mut self, reply: &Reply, finish: Finish, core: &mut Core) {
         let now = sys::clock::monotonic();
         core.count(reply.tag, reply.status, now.saturating_sub(reply.since));
@@ -315,13 +383,5 @@ impl Connection {
     ) -> bool {
         self.is_writable = wait(self.stream.as_fd(), limit);
         self.is_writable
-    }
-}
-
-/// Gives the next waiting connection its turn, if the host has capacity.
-fn wake_next(core: &mut Core) {
-    if let Some(token) = core.gate.as_ref().and_then(Gate::next) {
-        // The low half of a token is the index.
-        core.queue.push(TaskKey::Connection(token as u32));
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Asked {
 impl Connection {
     /// Puts the head of `response` into the output; its body follows.
     pub(super) fn begin_body(&mut self, mut response: Response, asked: Asked, core: &mut Core) {
-        core.block.let_go();
+        core.let_go();
         let Asked { mut exchange, since, label, tag, mut body } = asked;
         exchange.keep_alive &= !core.drain.says_close() && !response.is_last;
         if let Some(body) = body.as_mut().filter(|body| !body.decoder.is_done()) {
@@ -113,7 +113,7 @@ impl Connection {
         let mut context = Context::from_waker(waker);
         let polled = panics::catch(|| producer.as_mut().poll(&mut context));
         streaming.pipe.borrow_mut().set_reader(Some(waker.clone()));
-        core.block.let_go();
+        core.let_go();
         // The head is out: hints are too late.
         core.kernel.interim.borrow_mut().clear();
         let ended = match polled {

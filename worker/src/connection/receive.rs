@@ -143,12 +143,7 @@ impl Connection {
         if !self.admit(head, core) {
             return self.refuse_scheme(raw, core);
         }
-        core.block.begin(
-            core.tick,
-            head.method().as_str().as_bytes(),
-            head.path(),
-            self.peer_text.as_bytes(),
-        );
+        core.begin(head, &self.peer_text);
         let mut exchange = Exchange::of(head);
         exchange.keep_alive &= !core.drain.says_close();
         if head.framing().is_empty() {
@@ -257,12 +252,7 @@ impl Connection {
             &mut Progress::default(),
             &mut fields,
         ) {
-            core.block.hold(
-                core.tick,
-                head.method().as_str().as_bytes(),
-                head.path(),
-                self.peer_text.as_bytes(),
-            );
+            core.hold(head.method().as_str().as_bytes(), head.path(), &self.peer_text);
             let mut exchange = Exchange::of(&head);
             exchange.keep_alive &= !core.drain.says_close();
             self.call(&head, exchange, Content::Gathered(&gathering.body), None, core);

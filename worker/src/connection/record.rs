@@ -175,6 +175,11 @@ impl Connection {
             let route = handling.tag.route;
             self.record_answer(status, sent, reason, route);
         }
+        if let State::Hosted(hosted) = &self.state
+            && let Some((status, sent)) = hosted.progress()
+        {
+            self.record_answer(status, sent, reason, 0);
+        }
         if self.ledger.is_some()
             && let Some(access) = &mut core.access
         {

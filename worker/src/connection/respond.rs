@@ -77,7 +77,7 @@ impl Connection {
         if let State::Handling(handling) = &self.state {
             core.tick = sys::clock::monotonic();
             let (method, path) = (handling.label.method(), handling.label.path());
-            core.block.hold(core.tick, method, path, self.peer_text.as_bytes());
+            core.hold(method, path, &self.peer_text);
             self.poll(core);
         }
     }
@@ -88,14 +88,14 @@ impl Connection {
         let task = match &mut handling.work {
             Work::Answering(task) => task,
             Work::Streaming(_) => return self.poll_producer(core),
-            Work::Sending(_) => return core.block.let_go(),
+            Work::Sending(_) => return core.let_go(),
         };
         let (inside, waker) = self.waker.get_or_insert_with(|| TaskWaker::new(&core.queue, key));
         inside.before_poll();
         core.has_asked = true;
         let mut context = Context::from_waker(waker);
         let polled = panics::catch(|| task.as_mut().poll(&mut context));
-        core.block.let_go();
+        core.let_go();
         let version = handling.exchange.version;
         let response = match polled {
             Ok(Poll::Pending) => {
@@ -156,7 +156,7 @@ impl Connection {
         tag: Tag,
         core: &mut Core,
     ) -> u16 {
-        core.block.let_go();
+        core.let_go();
         let client_keeps = exchange.keep_alive;
         // Asked again: the drain may have begun while the handler was at work.
         exchange.keep_alive &= !core.drain.says_close() && !response.is_last;
@@ -263,7 +263,7 @@ impl Connection {
             },
             1,
         );
-        core.block.let_go();
+        core.let_go();
         core.answered(tag, error.status());
         exchange.keep_alive = false;
         let reason = match error {

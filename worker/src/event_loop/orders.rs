@@ -15,7 +15,7 @@ impl EventLoop {
             match message {
                 Message::Order(Order::ReArm) => {
                     self.shards.re_arm(&self.poll);
-                    self.sweep(self.accepts_per_wake());
+                    self.sweep();
                 }
                 Message::Order(Order::SayClose) => self.core.drain.say_close(),
                 Message::Order(Order::Final) => self.core.drain.set_final(),
@@ -46,6 +46,9 @@ impl EventLoop {
             self.drain();
         }
         if signals.contains(Signal::SIGQUIT) || signals.contains(Signal::SIGINT) {
+            if let Some(host) = self.core.host() {
+                host.interrupted();
+            }
             self.core.drain.quit();
         }
     }
@@ -59,7 +62,7 @@ impl EventLoop {
                     self.accept_some(shard, ACCEPTS_AT_END_MAX);
                 }
             }
-            Farewell::AcceptAllThenClose => self.sweep(ACCEPTS_AT_END_MAX),
+            Farewell::AcceptAllThenClose => self.sweep_for(ACCEPTS_AT_END_MAX),
         }
         self.shards.close(&self.poll);
         self.core.kernel.is_draining.set(true);

@@ -86,6 +86,11 @@ impl Reply {
             sent: 0,
         }
     }
+
+    /// How far it has come: whether its head is written, and how much of its body.
+    pub(crate) fn said(&self) -> (bool, u64) {
+        (self.writer.is_some(), self.sent)
+    }
 }
 
 /// Takes a response from a host.
@@ -144,6 +149,12 @@ impl Responder<'_> {
         self.reply.writer.is_some()
     }
 
+    /// How many bytes of the body are on their way so far, a file's included.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.reply.sent + self.reply.file.as_ref().map_or(0, |part| part.length)
+    }
+
     /// Whether the request was HEAD.
     #[must_use]
     pub fn is_head(&self) -> bool {
@@ -176,6 +187,12 @@ impl Responder<'_> {
     pub fn send(&mut self) -> Result<(), HostError> {
         self.connection.flush(self.core);
         if self.connection.is_dead() { Err(HostError::Gone) } else { Ok(()) }
+    }
+
+    /// Whether nobody is there to take anything.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.connection.is_dead()
     }
 
     /// Whether the client has so much to take that the host should return [`Progress::More`](super::Progress::More).

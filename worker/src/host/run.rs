@@ -18,15 +18,28 @@ pub enum HostBoot {
 ///
 /// `build` is called once, as for [`crate::run`].
 pub fn run_host(build: impl FnOnce(&Boot) -> Result<Box<dyn Host>, HostBoot>) -> i32 {
-    run_engine(|boot| match build(boot) {
-        Ok(host) => {
-            let body_bytes_max = match boot.settings().limit_request_body {
-                0 => u64::MAX,
-                limit => limit,
-            };
-            Ok(Engine { service: Box::new(NoRoutes { body_bytes_max }), host: Some(host) })
+    run_engine(|boot| engine(boot, build))
+}
+
+/// What `build` makes, for the loop.
+pub(crate) fn engine(
+    boot: &Boot,
+    build: impl FnOnce(&Boot) -> Result<Box<dyn Host>, HostBoot>,
+) -> Result<Engine, (i32, BootError)> {
+    let host = build(boot).map_err(HostBoot::into_parts)?;
+    let body_bytes_max = match boot.settings().limit_request_body {
+        0 => u64::MAX,
+        limit => limit,
+    };
+    Ok(Engine { service: Box::new(NoRoutes { body_bytes_max }), host: Some(host) })
+}
+
+impl HostBoot {
+    /// The exit code, and the reason.
+    pub(crate) fn into_parts(self) -> (i32, BootError) {
+        match self {
+            HostBoot::Failed(error) => (exit::WORKER_BOOT, error),
+            HostBoot::NoApplication(error) => (exit::APP_LOAD, error),
         }
-        Err(HostBoot::Failed(error)) => Err((exit::WORKER_BOOT, error)),
-        Err(HostBoot::NoApplication(error)) => Err((exit::APP_LOAD, error)),
-    })
+    }
 }

@@ -21,10 +21,12 @@ pub(crate) struct Ids {
 
 impl Ids {
     pub(crate) fn new() -> Ids {
-        // The standard library's hash keys are random for each process.
+        // The standard library's hash keys are random for each process that was executed; copies of one have the same.
         let random = |number| {
             let mut hasher = RandomState::new().build_hasher();
             hasher.write_u64(number);
+            hasher.write_u32(std::process::id());
+            hasher.write_u64(sys::clock::monotonic());
             hasher.finish()
         };
         Ids { state: random(1), seed: random(2) }

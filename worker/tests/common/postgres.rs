@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use nix::unistd::User;
 
@@ -55,6 +56,12 @@ impl Postgres {
                 .arg(log)
                 .args(["-o", &options, "-w", "start"]),
         );
+    }
+
+    /// For how long the running server has taken connections: its last word in this file is that it does.
+    pub fn up_for(&self) -> Duration {
+        let status = fs::metadata(self.data().join("postmaster.pid")).unwrap();
+        status.modified().unwrap().elapsed().unwrap_or_default()
     }
 
     /// Stops the server; clients are cut off.

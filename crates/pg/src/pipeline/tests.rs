@@ -71,7 +71,7 @@ impl Bench {
     fn new() -> Bench {
         let now = Instant::now();
         let pipeline = Pipeline::new(0, 1, true, 8, now);
-        Bench { pipeline, requests: Requests::new(), driver: BytesMut::new(), now }
+        Bench { pipeline, requests: Requests::new(&[]), driver: BytesMut::new(), now }
     }
 
     /// A statement of which all is known.
@@ -236,6 +236,37 @@ fn deadlines_end_the_wait_and_only_a_stuck_server_costs_the_connection() {
     assert!(bench.rows(slow).is_ok());
     assert_eq!(bench.pipeline.expire(bench.now, &mut bench.requests), Ok(Some(begun + 6 * second)));
     assert_eq!(bench.pipeline.expire(begun + 6 * second, &mut bench.requests), Err(()));
+}
+
+#[test]
+fn what_came_too_late_is_in_flight_until_it_comes() {
+    let mut bench = Bench::new();
+    let statement = bench.statement(1);
+    let shape = statement.0.shape().unwrap();
+    let (second, begun) = (Duration::from_secs(1), bench.now);
+    let first = bench.ask(&statement, 1);
+    let late = bench.batch(&statement, &[2, 3]);
+    let after = bench
+        .pipeline
+        .ask(&statement.0, &shape, &[&4_i32], 10 * second, &mut bench.requests)
+        .unwrap();
+    bench.pipeline.date(begun, LIMIT);
+    bench.now = begun + LIMIT - second;
+    bench.feed(&number(1), 3);
+    assert!(bench.rows(first).is_ok());
+    bench.now = begun + LIMIT;
+    assert!(bench.pipeline.expire(bench.now, &mut bench.requests).is_ok(), "the line survives");
+    assert!(bench.answer(late).unwrap().err().unwrap().is_timed_out());
+    // The server owes them still: the socket is to be watched for them, and they count as load.
+    assert_eq!(bench.pipeline.in_flight(), 3);
+    bench.feed(&[number(2), refusal("22012")].concat(), 5);
+    assert_eq!(bench.pipeline.in_flight(), 1);
+    // A name that is given up is answered too, and was never counted.
+    bench.pipeline.statements_max = 1;
+    bench.pipeline.make_room();
+    bench.feed(&[number(4), message(b'3', b""), ready()].concat(), 7);
+    assert!(bench.rows(after).is_ok());
+    assert_eq!(bench.pipeline.in_flight(), 0);
 }
 
 #[test]

@@ -266,10 +266,9 @@ impl Loop {
     pub fn turn(&mut self, limit: Duration) {
         self.db.flush(Instant::now());
         let now = Instant::now();
-        let wait = self
-            .db
-            .next_deadline()
-            .map_or(limit, |at| at.saturating_duration_since(now).min(limit));
+        // As the worker does it: time is looked at when it is due, and not otherwise.
+        let due = self.db.next_deadline(now);
+        let wait = due.map_or(limit, |at| at.saturating_duration_since(now).min(limit));
         let wait = if self.woken.0.load(Ordering::Relaxed) { Duration::ZERO } else { wait };
         self.turns += 1;
         match self.poll.poll(&mut self.events, Some(wait)) {
@@ -280,7 +279,9 @@ impl Loop {
         for event in &self.events {
             assert!(self.db.on_ready(event, now), "a token that was not handed out");
         }
-        self.db.on_deadline(now);
+        if due.is_some_and(|at| at <= now) {
+            self.db.on_deadline(now);
+        }
     }
 
     #[track_caller]

@@ -30,10 +30,7 @@ class FileWrapper:
 
 
 def part_of(wrapper):
-    """Descriptor, offset and length of what is left of a wrapper's file; None if it is no regular file.
-
-    The descriptor is a duplicate: the application may close its own at once.
-    """
+    """Descriptor, offset and length of what is left of a wrapper's file; None if it is no regular file."""
     filelike = wrapper.filelike
     try:
         fd = filelike.fileno()
@@ -42,6 +39,6 @@ def part_of(wrapper):
             return None
         # What a buffered reader has read ahead is not sent yet.
         offset = filelike.tell()
-        return os.dup(fd), offset, max(status.st_size - offset, 0)
+        return fd, offset, max(status.st_size - offset, 0)
     except Exception:
         return None

@@ -74,6 +74,16 @@ def text_of(error):
     return "".join(traceback.format_exception(error)).rstrip("\n")
 
 
+def leave(code):
+    """Ends the process at once, whatever threads were begun in it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+    os._exit(code)
+
+
 def prepare(settings):
     """Makes the interpreter what an application expects: its folder and `pythonpath` in front of all others."""
     for entry in reversed((settings.get("pythonpath") or "").split(",")):

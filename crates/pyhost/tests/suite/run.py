@@ -13,6 +13,7 @@ import argparse
 import importlib
 import os
 import pkgutil
+import shlex
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,7 @@ def main():
     parser.add_argument("--long", action="store_true", help="also the checks that take minutes")
     parser.add_argument("--venv", metavar="DIR", help="virtual environment for the server; made, with Flask and Django, if missing")
     parser.add_argument("--install", metavar="PACKAGE", action="append", default=[], help="also installed into a new --venv")
+    parser.add_argument("--options", metavar="WORDS", default="", help="given to every server, before what a check asks for")
     parser.add_argument("--list", action="store_true", help="list the checks and end")
     parser.add_argument("-v", action="store_true", help="a line for each check")
     arguments = parser.parse_args()
@@ -51,7 +53,10 @@ def main():
     if not arguments.server:
         parser.error("--server is needed")
     venv = prepare(arguments.venv, arguments.install) if arguments.venv else None
-    run = Run(Command(arguments.server, venv), arguments.v, arguments.not_yet)
+    command = Command(arguments.server, venv, shlex.split(arguments.options))
+    if command.options and not command.takes_options():
+        parser.error("--options needs {options} in --server")
+    run = Run(command, arguments.v, arguments.not_yet)
     try:
         run.all(chosen)
     finally:

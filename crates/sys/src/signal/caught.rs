@@ -107,6 +107,31 @@ impl Drop for Caught {
     }
 }
 
+/// Makes what may be sent to a whole process group harmless, for a process that only waits: all that [`Caught`] knows but
+/// TERM, which ends it.
+///
+/// # Errors
+///
+/// None: the kernel refuses none of these.
+pub fn be_deaf() -> io::Result<()> {
+    for signal in CAUGHT.into_iter().chain(UNHEARD) {
+        let handler = match signal {
+            Signal::SIGTERM => SigHandler::SigDfl,
+            _ => SigHandler::Handler(ignore),
+        };
+        set(signal, handler)?;
+    }
+    Ok(())
+}
+
+/// Gives `signals` their default actions.
+pub fn restore_defaults(signals: &[Signal]) {
+    for signal in signals {
+        // Only KILL and STOP are refused, and have no other action.
+        let _ = set(*signal, SigHandler::SigDfl);
+    }
+}
+
 fn set(signal: Signal, handler: SigHandler) -> io::Result<()> {
     // SA_RESTART: application code in a slow system call need not know of our signals. `epoll_wait` returns anyway.
     let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());

@@ -19,7 +19,8 @@ pub fn page(_: &Request<'_>, cx: &Context<State>) -> impl Future<Output = Result
         let rows = cx.database().query(&cx.state().fortunes, &[]).await?;
         let mut fortunes = Vec::new();
         for row in rows.iter() {
-            fortunes.push(Fortune { id: row.int4(0)?, message: row.str(1)? });
+            let mut values = row.values();
+            fortunes.push(Fortune { id: values.int4()?, message: values.str()? });
         }
         fortunes.push(Fortune { id: 0, message: "Additional fortune added at request time." });
         fortunes.sort_unstable_by(|a, b| a.message.cmp(b.message));

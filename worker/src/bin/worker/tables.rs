@@ -123,7 +123,7 @@ where
             );
         }
         let due = database
-            .next_deadline()
+            .next_deadline(now)
             .map_or(Duration::from_secs(1), |at| at.saturating_duration_since(now));
         match poll.poll(&mut events, Some(due.min(Duration::from_secs(1)))) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {

@@ -22,7 +22,8 @@ pub struct World {
 
 impl World {
     pub fn from_row(row: pg::Row<'_>) -> Result<World> {
-        Ok(World { id: row.int4(0)?, random_number: row.int4(1)? })
+        let mut values = row.values();
+        Ok(World { id: values.int4()?, random_number: values.int4()? })
     }
 
     /// Appends the row as JSON. By hand: with names and values such as these there is nothing to be escaped.
@@ -97,9 +98,7 @@ pub fn update(request: &Request<'_>, cx: &Context<State>) -> impl Future<Output 
 /// Reads the rows with these ids, in their order: a query and a Sync for each, all of them in one write.
 pub async fn read(cx: &Context<State>, ids: impl Iterator<Item = i32>) -> Result<Vec<World>> {
     let mut batch = cx.database().batch();
-    for id in ids {
-        batch.push(&cx.state().world, &[&id]).await?;
-    }
+    batch.push_all(&cx.state().world, ids.map(|id| [id])).await?;
     let replies = batch.send().await?;
     let mut worlds = Vec::with_capacity(replies.len());
     for rows in replies.iter() {

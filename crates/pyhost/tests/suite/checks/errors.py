@@ -71,6 +71,19 @@ def log(environ, start_response):
 
 
 @application.page
+def log_within(environ, start_response):
+    """Lines that are made while they are written, by something that writes itself."""
+    errors = environ["wsgi.errors"]
+
+    def lines():
+        errors.write(f"inner {query(environ, 'word')}\n")
+        yield f"outer {query(environ, 'word')}\n"
+
+    errors.writelines(lines())
+    return plain(start_response, "logged")
+
+
+@application.page
 def swallow(environ, start_response):
     """Reads beyond its body and writes when nobody listens: nothing of it is an error."""
     environ["wsgi.input"].read()
@@ -95,6 +108,22 @@ def error_is_500(client, kind):
 def odd_error_is_500(client, kind):
     equal(client.get(f"/at_once?kind={kind}").status, 500, "status")
     equal(client.get("/swallow").body, b"fine", "answer afterwards")
+
+
+@check(GOAL)
+def broken_pipe_of_the_application_is_logged(client):
+    """It means that a client is gone only where that client is the server's."""
+    before = client.server.log().count("BrokenPipeError")
+    client.get("/at_once?kind=broken_pipe")
+    true(until(lambda: client.server.log().count("BrokenPipeError") > before, 5), "the error is not in the log")
+
+
+@check(PEP)
+def error_stream_takes_lines_that_write_themselves(client):
+    word = client.token()
+    equal(client.get(f"/log_within?word={word}").body, b"logged", "answer")
+    for text in (f"inner {word}", f"outer {word}"):
+        true(client.server.log_has(text), f"{text!r} is not in the log")
 
 
 @rows(PEP, [("after_start_response", "/after_start"), ("at_the_first_item", "/first_item")])

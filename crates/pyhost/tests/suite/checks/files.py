@@ -7,6 +7,7 @@ import tempfile
 
 from harness.app import Applications, note, plain, query
 from harness.registry import GOAL, GUNICORN, PEP, Skip, check, equal, rows, true
+from harness.server import until
 from harness.wire import WireError, request
 
 application = Applications()
@@ -229,3 +230,36 @@ def sixteen_clients_leave_their_files_half_read(client):
                 pass
             connection.reset()
     equal(client.get("/quick").body, b"quick", "answer afterwards")
+
+
+def descriptors(client):
+    """Open descriptors of all workers."""
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in client.server.descendants())
+
+
+@rows(PEP, [("file", "file", ""), ("after_write", "file", "write"), ("pipe", "pipe", "")])
+def descriptors_are_not_left_open(client, kind, way):
+    target = "/with_write" if way else f"/send?kind={kind}"
+    client.get(target)
+    before = descriptors(client)
+    for _ in range(40):
+        client.get(target)
+    true(until(lambda: descriptors(client) < before + 20, 5), f"{descriptors(client)} descriptors after 40 files, {before} before")
+
+
+@check(GOAL)
+def file_is_sent_by_the_kernel(client):
+    """A few calls for a file, not one for each block: the kernel's own accounts tell."""
+
+    def reads():
+        total = 0
+        for pid in client.server.descendants():
+            with open(f"/proc/{pid}/io", encoding="ascii") as accounts:
+                total += int(accounts.read().split()[5])
+        return total
+
+    client.get("/send?kind=file&blksize=1000")
+    before = reads()
+    for _ in range(10):
+        client.get("/send?kind=file&blksize=1000")
+    true(reads() - before < 1000, f"{reads() - before} reads for 10 files of {len(CONTENT)} bytes")

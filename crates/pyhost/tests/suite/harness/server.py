@@ -31,8 +31,8 @@ def free_port():
 class Command:
     """How servers are started: the template, and what all of them share."""
 
-    def __init__(self, template, venv=None):
-        self.template, self.venv = template, venv
+    def __init__(self, template, venv=None, options=()):
+        self.template, self.venv, self.options = template, venv, list(options)
         if "{bind}" not in template or "{app}" not in template:
             raise SystemExit("--server needs {bind} and {app}")
 
@@ -44,7 +44,7 @@ class Command:
         out = []
         for word in shlex.split(self.template):
             if word == "{options}":
-                out.extend(options)
+                out.extend([*self.options, *options])
                 continue
             for name, value in known.items():
                 word = word.replace("{" + name + "}", value)
