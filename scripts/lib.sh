@@ -96,13 +96,22 @@ step() {
     [ $code = 0 ] || exit 1
 }
 
-# Builds and runs every test; the runner's summary is the last thing printed.
+# What tests said that they could not show here: a skipped test counts as passed.
+skipped() {
+    local report=${CARGO_TARGET_DIR:-target}/nextest/default/junit.xml
+    [ ! -e "$report" ] || grep -oh 'skipped: [^<&]*' "$report" | sort | uniq -c || true
+}
+
+# Builds and runs every test; the runner's summary, and what was skipped, is the last thing printed.
 run_tests() {
     # Programs that tests start stand beside them in the target folder.
     step "build" cargo build --locked --workspace --all-targets
     if have cargo-nextest; then
         step "examples in the documentation" cargo test --locked --workspace --doc
-        cargo nextest run --locked --workspace --no-fail-fast "$@"
+        local code=0
+        cargo nextest run --locked --workspace --no-fail-fast "$@" || code=$?
+        skipped
+        return $code
     else
         cargo test --locked --workspace --no-fail-fast "$@"
     fi

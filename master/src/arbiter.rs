@@ -40,12 +40,13 @@ use crate::fleet::{Fleet, Id, Limits};
 use crate::generation::Generation;
 use crate::hooks::{Hook, Hooks};
 use crate::journal::Journal;
+use crate::lookup::{Addresses, Lookup};
 use crate::oom::OomKills;
 use crate::pidfile::PidFile;
 use crate::process::{Environment, Process};
 
 use admin::Admin;
-pub use boot::StartError;
+pub use boot::{Known, StartError};
 use companion::Companion;
 use manager::Manager;
 use preload::Preloaders;
@@ -93,6 +94,8 @@ pub struct Arbiter {
     fleet: Fleet,
     processes: BTreeMap<Id, Process>,
     last_id: u64,
+    /// Addresses of the names in the settings.
+    found: Addresses,
     preloaders: Preloaders,
     watched: Watched,
     /// The generations that have processes, and the newest.
@@ -125,6 +128,7 @@ impl Arbiter {
         loop {
             self.tend_control();
             self.catch_up_on_reload();
+            self.tend_lookup();
             self.tend_reading();
             self.listen_for_heartbeats();
             self.look_for_wear();
@@ -143,6 +147,7 @@ impl Arbiter {
                 return self.leave(code);
             }
             self.manager.feed_watchdog();
+            self.manager.retry();
             self.journal.pump();
             for event in self.wait() {
                 self.handle(event);
@@ -175,7 +180,9 @@ impl Arbiter {
             .map_or(TICK, |deadline| deadline.saturating_duration_since(now))
             .min(TICK)
             .min(self.manager.watchdog_wait().unwrap_or(TICK))
+            .min(self.manager.retry_wait().unwrap_or(TICK))
             .min(self.hooks.longest_wait().unwrap_or(TICK))
+            .min(self.reload.lookup().map_or(TICK, Lookup::longest_wait))
             .min(reader.map_or(TICK, Reader::longest_wait));
         // A request that was read already makes no descriptor readable.
         let wait = if self.control.has_more() { Duration::ZERO } else { wait };
@@ -197,6 +204,8 @@ impl Arbiter {
         polled.extend(self.control.descriptors(self.is_control_open()));
         // Only to wake up: they are tended in every turn.
         polled.extend(self.hooks.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let lookup = self.reload.lookup().into_iter();
+        polled.extend(lookup.map(|lookup| PollFd::new(lookup.as_fd(), PollFlags::POLLIN)));
         polled.extend(self.preloaders.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let read = reader.into_iter().flat_map(Reader::fds);
         polled.extend(read.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -279,6 +288,8 @@ impl Arbiter {
 fn limits(settings: &Settings) -> Limits {
     Limits {
         timeout: Settings::limit(settings.timeout),
+        // Unset it is the same as `timeout`, which finds the worker silent.
+        request_timeout: settings.request_timeout.and_then(Settings::limit),
         boot_timeout: Settings::limit(settings.boot_timeout),
         graceful_timeout: settings.graceful_timeout,
     }

@@ -117,8 +117,8 @@ fn argument(setting: &'static Setting, flag: &str) -> Arg {
 pub struct Said {
     /// Settings with their values.
     pub assignments: Vec<Assignment>,
-    /// Flags of gunicorn that are not offered.
-    pub retired: Vec<&'static Retired>,
+    /// Flags of gunicorn that are not offered, judged by their values.
+    pub retired: Vec<Retired>,
 }
 
 /// Reads a command line without its program name; values are checked later, by the settings themselves.
@@ -128,12 +128,15 @@ pub struct Said {
 /// What clap has to say: a usage error, or `--help` and `--version`, which are no mistake.
 pub fn parse(args: impl IntoIterator<Item = OsString>, place: &Place) -> Result<Said, clap::Error> {
     let matches = command().no_binary_name(true).try_get_matches_from(args)?;
-    let is_said = |retired: &&Retired| match retired.takes {
-        _ if retired.flags.is_empty() => false,
-        Takes::Value => matches.contains_id(retired.name),
-        Takes::Nothing => 0 < matches.get_count(retired.name),
+    let judged = |retired: &Retired| match retired.takes {
+        _ if retired.flags.is_empty() => None,
+        Takes::Value => {
+            let mut values = matches.get_many::<String>(retired.name)?;
+            retired.with(values.next_back()?)
+        }
+        Takes::Nothing => (0 < matches.get_count(retired.name)).then_some(*retired),
     };
-    let retired = RETIRED.iter().filter(is_said).collect();
+    let retired = RETIRED.iter().filter_map(judged).collect();
     Ok(Said { assignments: assignments(&matches, place), retired })
 }
 
@@ -221,6 +224,16 @@ mod tests {
         let retired: Vec<&str> = said.retired.iter().map(|retired| retired.name).collect();
         assert_eq!(retired, ["worker_class", "spew", "paste"]);
         assert_eq!(said.assignments.len(), 2, "the threads and the application");
+    }
+
+    #[test]
+    fn flags_of_gunicorn_are_judged_by_their_values() {
+        let line = ["--protocol", "http", "--http-protocols", "h1", "--http2-cleartext", "off"];
+        let line =
+            line.into_iter().chain(["--cert-reqs", "0", "-k", "uvicorn.workers.UvicornWorker"]);
+        let said = parse(line.map(OsString::from), &Place::CommandLine).unwrap();
+        let [class] = said.retired[..] else { panic!("{said:?}") };
+        assert_eq!((class.name, class.fate), ("worker_class", shared::settings::Fate::Refused));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use shared::exit;
 use shared::settings::Settings;
 
 use crate::journal::Journal;
+use crate::lookup::Addresses;
 
 /// The hidden first argument that makes this program the companion.
 pub const EMBEDDED_COMMAND: &str = "embedded-postgres";
@@ -28,7 +29,9 @@ pub fn embedded_postgres(mut args: impl Iterator<Item = OsString>) -> i32 {
         .and_then(|fd| sys::shm::read_sealed(&fd).ok())
         .and_then(|json| serde_json::from_slice(&json).ok())
         .unwrap_or_default();
-    let Ok(journal) = Journal::open(&settings) else { return exit::RUNTIME };
+    let Ok(journal) = Journal::open(&settings, &Addresses::of_start(&settings)) else {
+        return exit::RUNTIME;
+    };
     sys::title::set("monoceros: embedded-postgres");
     embedded::run(Options {
         state_dir,

@@ -28,7 +28,8 @@ use sys::spawn::Credentials;
 
 use crate::app::{App, runs_python};
 use crate::cli::{self, Said};
-use crate::{identity, python};
+use crate::identity::Remembered;
+use crate::python;
 
 pub use reader::{Answer, Reader};
 use source::{PythonFile, Source, read_toml};
@@ -46,6 +47,8 @@ pub struct Invocation {
     pub origin: Option<PathBuf>,
     /// The working directory at start.
     pub directory: PathBuf,
+    /// Who the workers are, as it was looked up last.
+    pub identity: Remembered,
 }
 
 /// Settings that were read and found usable.
@@ -102,6 +105,8 @@ pub struct Draft {
     directory: PathBuf,
     own_program: Option<PathBuf>,
     source: Source,
+    /// Who the workers are, as it was looked up last.
+    identity: Remembered,
 }
 
 impl Invocation {
@@ -118,6 +123,7 @@ impl Invocation {
             origin: origin(name.as_deref(), &directory),
             program: own_program(name, &directory),
             directory,
+            identity: Remembered::default(),
         }
     }
 
@@ -147,7 +153,8 @@ impl Invocation {
         let own_program = self.program.clone();
         let hosts_python = runs_python(&early, &directory, own_program.as_deref());
         let source = Source::find(early.config.as_deref(), &directory, hosts_python)?;
-        Ok(Draft { outside, warnings, notes, early, directory, own_program, source })
+        let identity = self.identity.clone();
+        Ok(Draft { outside, warnings, notes, early, directory, own_program, source, identity })
     }
 
     fn outside(&self) -> Result<(Outside, Vec<String>, Vec<String>), LoadError> {
@@ -234,8 +241,16 @@ impl Draft {
         let (found, mut hooks) = self.file(answer)?;
         let Found { assignments: in_file, mut problems, warnings: in_vain } = found;
         self.warnings.extend(in_vain);
-        let Draft { outside, mut warnings, notes, early, mut directory, own_program, source } =
-            self;
+        let Draft {
+            outside,
+            mut warnings,
+            notes,
+            early,
+            mut directory,
+            own_program,
+            source,
+            identity,
+        } = self;
         problems.extend(outside.problems.iter().cloned());
         directory.extend(
             in_file
@@ -254,7 +269,7 @@ impl Draft {
                         problems.push(problem(&resolved, names, error.to_string()));
                     });
                 let credentials =
-                    identity::resolve(&resolved.settings).unwrap_or_else(|(name, why)| {
+                    identity.resolve(&resolved.settings).unwrap_or_else(|(name, why)| {
                         problems.push(problem(&resolved, &[name], why));
                         None
                     });

@@ -19,6 +19,7 @@ use serde_json::Value;
 use shared::settings::Settings;
 
 use crate::generation::Listening;
+use crate::lookup::Addresses;
 use frame::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request};
 
 /// Clients at one time; more wait in the backlog.
@@ -105,7 +106,7 @@ impl Control {
         let options =
             BindOptions { backlog: BACKLOG, reuse_port: false, umask: !mode & 0o777, owner: None };
         let address = BindAddr::Unix(path.to_owned());
-        let mut opened = Listening::open(&[address], passed, 1, &options)?;
+        let mut opened = Listening::open(&[address], passed, 1, &options, &Addresses::default())?;
         Ok(Control { listening: opened.pop(), ..Control::default() })
     }
 

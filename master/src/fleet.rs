@@ -40,6 +40,10 @@ pub struct Serving {
     pub ready_at: Instant,
     /// Its last sign of life. `None`: it never gave one, so its silence means nothing (a foreign program).
     pub heard: Option<Instant>,
+    /// Since when one request's code has had it, without a pause. `None`: none has.
+    pub busy_since: Option<Instant>,
+    /// When it was last let off, because somebody looks at it with a debugger.
+    pub excused_at: Option<Instant>,
     /// Whether it is to be replaced for a reason of its own (`max_requests` and the like).
     pub is_worn: bool,
 }
@@ -149,11 +153,32 @@ pub enum Reload {
     },
 }
 
+/// A reload's want of processes, memory or descriptors: spawns that failed in a row.
+#[derive(Debug, Clone, Copy)]
+struct Want {
+    failures: u32,
+    /// When the first of them failed.
+    since: Instant,
+    /// No canary is spawned before this.
+    retry_at: Instant,
+}
+
+/// What a failed spawn meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpawnFailure {
+    /// It is tried again after this time.
+    RetryIn(Duration),
+    /// It was the last attempt of a reload, which is over: whoever serves, serves on.
+    EndsReload,
+}
+
 /// The limits that the settings put on workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Longest silence; `None`: any.
     pub timeout: Option<Duration>,
+    /// Longest time that one request's code may have a worker, [`REQUEST_GRACE`] apart; `None`: any.
+    pub request_timeout: Option<Duration>,
     /// Longest boot; `None`: any.
     pub boot_timeout: Option<Duration>,
     /// Longest drain.
@@ -199,6 +224,12 @@ pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Time between ABRT and KILL: enough to write down what one was doing.
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);
 
+/// Time beyond `request_timeout` that a worker has to answer for itself: those that can have done so by then.
+pub const REQUEST_GRACE: Duration = Duration::from_secs(2);
+
+/// Spawns that may fail in a row before a reload gives up, whatever `boot_timeout` is: about a minute of waiting.
+pub const SPAWN_FAILURES_MAX: u32 = 10;
+
 /// Most slots; the scoreboard has to have room.
 pub const SLOTS_MAX: usize = shared::settings::WORKERS_MAX;
 
@@ -215,6 +246,8 @@ pub struct Fleet {
     pub generation: u32,
     /// Where a reload stands.
     pub reload: Reload,
+    /// What keeps it from spawning, if anything does.
+    want: Want,
     /// What the whole fleet is doing.
     pub stage: Stage,
     /// The limits in force.
@@ -235,6 +268,7 @@ impl Fleet {
             target: 0,
             generation: 0,
             reload: Reload::Idle,
+            want: Want { failures: 0, since: now, retry_at: now },
             stage: Stage::Waiting,
             limits,
             was_ever_ready: false,
@@ -261,6 +295,9 @@ impl Fleet {
     /// A process was spawned for `slot`: beside the worker there, or alone.
     pub fn spawned(&mut self, slot: usize, worker: Worker) {
         let Some(slot) = self.slots.get_mut(slot) else { return };
+        if self.reload != Reload::Idle {
+            self.want.failures = 0;
+        }
         slot.state = match std::mem::replace(&mut slot.state, State::Vacant) {
             State::Serving(old) => State::Replacing { old, new: worker },
             State::Vacant => State::Booting(worker),
@@ -272,16 +309,40 @@ impl Fleet {
         };
     }
 
-    /// No process could be made for `slot`. Returns the time until the next attempt.
-    pub fn spawn_failed(&mut self, slot: usize, now: Instant, jitter: f64) -> Duration {
-        match self.slots.get_mut(slot) {
-            // Never at once: whatever is lacking (processes, memory, descriptors) is lacking still.
-            Some(slot) => {
-                slot.failures = slot.failures.max(1);
-                slot.fail(now, jitter)
+    /// No process of `generation` could be made for `slot`.
+    ///
+    /// Never tried again at once: whatever is lacking (processes, memory, descriptors) is lacking still. A reload tries
+    /// for `boot_timeout`, at most [`SPAWN_FAILURES_MAX`] times in a row.
+    pub fn spawn_failed(
+        &mut self,
+        slot: usize,
+        generation: u32,
+        now: Instant,
+        jitter: f64,
+    ) -> SpawnFailure {
+        if self.is_reloading(generation) {
+            if self.want.failures == 0 {
+                self.want.since = now;
             }
-            None => Duration::ZERO,
+            self.want.failures += 1;
+            let is_over =
+                self.limits.boot_timeout.is_some_and(|limit| self.want.since + limit <= now);
+            if is_over || SPAWN_FAILURES_MAX <= self.want.failures {
+                self.reload = Reload::Idle;
+                return SpawnFailure::EndsReload;
+            }
         }
+        if self.reload == (Reload::Canary { generation }) {
+            // The slot is not to blame: it may be filled from what is proven meanwhile.
+            let delay = backoff::delay(self.want.failures, jitter);
+            self.want.retry_at = now + delay;
+            return SpawnFailure::RetryIn(delay);
+        }
+        let Some(slot) = self.slots.get_mut(slot) else {
+            return SpawnFailure::RetryIn(Duration::ZERO);
+        };
+        slot.failures = slot.failures.max(1);
+        SpawnFailure::RetryIn(slot.fail(now, jitter))
     }
 
     /// A worker said READY.
@@ -289,7 +350,14 @@ impl Fleet {
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.state.boots(id)) else {
             return Promotion::Ignored;
         };
-        let serving = |worker| Serving { worker, ready_at: now, heard: None, is_worn: false };
+        let serving = |worker| Serving {
+            worker,
+            ready_at: now,
+            heard: None,
+            busy_since: None,
+            excused_at: None,
+            is_worn: false,
+        };
         let mut generation = 0;
         slot.state = match std::mem::replace(&mut slot.state, State::Vacant) {
             State::Booting(worker) => {
@@ -318,6 +386,27 @@ impl Fleet {
                 if serving.worker.id == id {
                     serving.heard = serving.heard.max(Some(heard));
                 }
+            }
+        }
+    }
+
+    /// Since when one request's code has had a worker; `None`: it has not.
+    pub fn busy(&mut self, id: Id, since: Option<Instant>) {
+        for slot in &mut self.slots {
+            for serving in slot.state.serving_mut() {
+                if serving.worker.id == id {
+                    serving.busy_since = since;
+                }
+            }
+        }
+    }
+
+    /// A worker's time begins anew, whatever it does.
+    pub fn excuse(&mut self, id: Id, now: Instant) {
+        self.heard(id, now);
+        for slot in &mut self.slots {
+            for serving in slot.state.serving_mut().filter(|serving| serving.worker.id == id) {
+                serving.excused_at = Some(now);
             }
         }
     }
@@ -387,8 +476,9 @@ impl Fleet {
     }
 
     /// Begins a reload: one worker of `generation` first.
-    pub fn begin_reload(&mut self, generation: u32) {
+    pub fn begin_reload(&mut self, generation: u32, now: Instant) {
         self.reload = Reload::Canary { generation };
+        self.want = Want { failures: 0, since: now, retry_at: now };
     }
 
     /// The canary was ready: its generation is the fleet's from now on, with these limits.
@@ -468,15 +558,20 @@ impl Fleet {
 
     /// Ends a reload whose generation could not boot; whether there was one.
     fn boot_failed(&mut self, generation: u32) -> bool {
-        let is_its = match self.reload {
-            Reload::Idle => false,
-            Reload::Canary { generation: candidate } => candidate == generation,
-            Reload::Rolling { .. } => self.generation == generation,
-        };
+        let is_its = self.is_reloading(generation);
         if is_its {
             self.reload = Reload::Idle;
         }
         is_its
+    }
+
+    /// Whether a reload is under way that brings in `generation`.
+    fn is_reloading(&self, generation: u32) -> bool {
+        match self.reload {
+            Reload::Idle => false,
+            Reload::Canary { generation: candidate } => candidate == generation,
+            Reload::Rolling { .. } => self.generation == generation,
+        }
     }
 }
 
@@ -510,6 +605,20 @@ impl Slot {
         };
         self.state = state;
         taken
+    }
+}
+
+impl Serving {
+    /// When it is silent for too long.
+    fn silent_at(&self, fleet: &Fleet) -> Option<Instant> {
+        Some(self.heard?.max(fleet.resumed_at) + fleet.limits.timeout?)
+    }
+
+    /// When one request has had it for too long.
+    fn overdue_at(&self, fleet: &Fleet) -> Option<Instant> {
+        let limit = fleet.limits.request_timeout?;
+        let since = self.busy_since?.max(fleet.resumed_at);
+        Some(self.excused_at.map_or(since, |at| at.max(since)) + limit + REQUEST_GRACE)
     }
 }
 

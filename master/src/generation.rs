@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use net::{BindAddr, BindError, BindOptions, ListenerGroup};
 use shared::settings::Settings;
 
 use crate::app::App;
 use crate::config::Loaded;
+use crate::lookup::Addresses;
 
 /// The listeners of one address, shared by every generation that has the address.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Listening {
     pub group: ListenerGroup,
     /// Whether another master holds them too.
     shared: Cell<bool>,
+    /// Whether new connections are turned away: no newer generation has the address.
+    is_retired: Cell<bool>,
 }
 
 /// One reading of the settings.
@@ -32,6 +35,8 @@ pub struct Generation {
     pub loaded: Loaded,
     /// Its addresses.
     pub listening: Vec<Rc<Listening>>,
+    /// The same as its workers were given them, in order, whatever was let go of since.
+    given: Vec<Weak<Listening>>,
     sealed: OwnedFd,
     /// The database's URL for programs that take it from their environment.
     pub database_url: Option<String>,
@@ -51,34 +56,77 @@ pub enum OpenError {
 }
 
 impl Listening {
-    /// Opens `addresses`; what `previous` listens on already is shared, not opened again.
+    /// Opens `addresses`; what `previous` listens on already is shared, not opened again. Names that are not among the
+    /// `found` ones are looked up, which may take a while.
     ///
     /// # Errors
     ///
-    /// The first address that cannot be bound; everything opened for it is closed again.
+    /// The first address that cannot be bound; what was opened before it is closed again.
     pub fn open(
         addresses: &[BindAddr],
         previous: &[Rc<Listening>],
         shards: usize,
         options: &BindOptions,
+        found: &Addresses,
     ) -> Result<Vec<Rc<Listening>>, BindError> {
-        addresses
-            .iter()
-            .map(|address| {
-                match previous.iter().find(|listening| listening.address.as_ref() == Some(address))
-                {
-                    Some(listening) => Ok(Rc::clone(listening)),
-                    None => ListenerGroup::bind(address, shards, options)
-                        .map(|group| Rc::new(Listening::new(Some(address.clone()), group))),
+        let mut opened = Vec::new();
+        for address in addresses {
+            let has_address =
+                |listening: &&Rc<Listening>| listening.address.as_ref() == Some(address);
+            let known = previous.iter().find(has_address);
+            if let Some(listening) = known.filter(|listening| listening.can_go_on()) {
+                opened.push(Rc::clone(listening));
+                continue;
+            }
+            let known = known.map(|listening| &listening.group);
+            match ListenerGroup::bind_after(&found.of_bind(address), shards, options, known) {
+                Ok(group) => opened.push(Rc::new(Listening::new(Some(address.clone()), group))),
+                Err(error) => {
+                    Listening::close_unused(opened);
+                    return Err(error);
                 }
-            })
-            .collect()
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Closes those of `opened` that nobody else has, and removes their unix socket paths.
+    pub fn close_unused(opened: Vec<Rc<Listening>>) {
+        for listening in opened.into_iter().filter_map(Rc::into_inner) {
+            if !listening.is_held_elsewhere() {
+                // Opened a moment ago, and for nothing: what cannot be removed is found to be stale by the next one.
+                let _ = listening.group.close_and_unlink();
+            }
+        }
+    }
+
+    /// Turns new connections away, while no newer generation has the address. Says it once.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: then a few clients may see a reset.
+    pub fn retire(&self) -> io::Result<()> {
+        if self.is_retired.replace(true) { Ok(()) } else { self.group.refuse_new() }
+    }
+
+    /// Takes new connections again, if they were turned away.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn revive(&self) -> io::Result<()> {
+        if self.is_retired.replace(false) { self.group.accept_new() } else { Ok(()) }
+    }
+
+    /// Whether a new generation may have it: a unix socket that was retired is deaf for ever.
+    fn can_go_on(&self) -> bool {
+        !self.is_retired.get() || self.group.addr().ip().is_some()
     }
 
     /// The listeners of `address`; `None`: somebody outside opened and holds them.
     #[must_use]
     pub fn new(address: Option<BindAddr>, group: ListenerGroup) -> Listening {
-        Listening { address, group, shared: Cell::new(false) }
+        Listening { address, group, shared: Cell::new(false), is_retired: Cell::new(false) }
     }
 
     /// The address as the settings have it; `None`: inherited.
@@ -136,7 +184,8 @@ impl Generation {
         }
         let json = serde_json::to_vec(&settings).map_err(|error| OpenError::Seal(error.into()))?;
         let sealed = sys::shm::sealed(c"settings", &json).map_err(OpenError::Seal)?;
-        Ok(Generation { number, loaded, listening, sealed, database_url })
+        let given = listening.iter().map(Rc::downgrade).collect();
+        Ok(Generation { number, loaded, listening, given, sealed, database_url })
     }
 
     /// What runs in its slots.
@@ -170,6 +219,16 @@ impl Generation {
             .iter()
             .flat_map(|listening| listening.group.shards())
             .map(AsFd::as_fd)
+            .collect()
+    }
+
+    /// The places, among the addresses that its workers were given, of those for which `is_meant` says so.
+    #[must_use]
+    pub fn places(&self, is_meant: impl Fn(&Rc<Listening>) -> bool) -> Vec<usize> {
+        let given = self.given.iter().map(Weak::upgrade).enumerate();
+        given
+            .filter(|(_, one)| one.as_ref().is_some_and(&is_meant))
+            .map(|(place, _)| place)
             .collect()
     }
 

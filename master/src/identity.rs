@@ -1,10 +1,45 @@
 //! Who the workers are: user, group and supplementary groups, resolved from the settings.
 
+use std::cell::RefCell;
 use std::ffi::CString;
+use std::rc::Rc;
 
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 use shared::settings::Settings;
 use sys::spawn::Credentials;
+
+/// Who the workers are by the settings that were looked up last: a reload that changes none of these asks nobody, for the
+/// user database may be far away and slow. Copies remember the same.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered(Rc<RefCell<Option<Answer>>>);
+
+/// The settings that say who the workers are.
+type Asked = (Option<String>, Option<String>, bool);
+
+/// What was asked, and the answer.
+type Answer = (Asked, Option<Credentials>);
+
+impl Remembered {
+    /// As [`resolve`], for settings that have not changed from memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`].
+    pub fn resolve(
+        &self,
+        settings: &Settings,
+    ) -> Result<Option<Credentials>, (&'static str, String)> {
+        let asked = (settings.user.clone(), settings.group.clone(), settings.initgroups);
+        if let Some((known, credentials)) = &*self.0.borrow()
+            && *known == asked
+        {
+            return Ok(credentials.clone());
+        }
+        let credentials = resolve(settings)?;
+        *self.0.borrow_mut() = Some((asked, credentials.clone()));
+        Ok(credentials)
+    }
+}
 
 /// Finds who the workers shall be. `Ok(None)`: whoever the master is.
 ///

@@ -12,6 +12,8 @@ use std::time::Duration;
 use logging::{Frame, Level, Log, Syslog, Target};
 use shared::settings::{LogFormat, LogLevel, Settings};
 
+use crate::config::Loaded;
+use crate::lookup::Addresses;
 use crate::obituary::Obituaries;
 
 /// Repetitions that are all logged; of later ones only every second, fourth, eighth …
@@ -47,24 +49,36 @@ impl Journal {
     /// # Errors
     ///
     /// The file cannot be opened.
-    pub fn open(settings: &Settings) -> io::Result<Journal> {
+    pub fn open(settings: &Settings, found: &Addresses) -> io::Result<Journal> {
         let journal = Journal {
             log: Log::open(target(settings))?,
             grave: Rc::default(),
             is_subdued: Rc::default(),
             obituaries: Obituaries::default(),
         };
-        journal.reconfigure(settings);
+        journal.reconfigure(settings, found);
         Ok(journal)
     }
 
-    /// Whether the log that `settings` name can be opened; changes nothing.
+    /// Whether the logs of `loaded` can be opened. Files that are missing are made, and are the workers' from the start;
+    /// where this process logs does not change.
     ///
     /// # Errors
     ///
-    /// Why it cannot.
-    pub fn can_follow(&self, settings: &Settings) -> io::Result<()> {
-        Log::open(target(settings)).map(drop)
+    /// Which of them cannot, and why.
+    pub fn can_follow(&self, loaded: &Loaded) -> Result<(), String> {
+        let settings = loaded.settings();
+        let owner = loaded.credentials.as_ref().map(|who| (who.uid, who.gid));
+        let opened = Log::open(target(settings)).and_then(|log| match owner {
+            Some((uid, gid)) => log.set_owner(uid, gid),
+            None => Ok(()),
+        });
+        opened.map_err(|error| {
+            let name = settings.errorlog.as_deref().unwrap_or_default();
+            format!("cannot open errorlog {name}: {error}")
+        })?;
+        Obituaries::can_open(settings, owner)
+            .map_err(|error| format!("cannot open the access log: {error}"))
     }
 
     /// Sends what this process and its children print to the log's file, if `settings` ask for it.
@@ -74,8 +88,8 @@ impl Journal {
         }
     }
 
-    /// Takes over what a reload may change.
-    pub fn reconfigure(&self, settings: &Settings) {
+    /// Takes over what a reload may change. A name that is not among the `found` ones is looked up, which may take a while.
+    pub fn reconfigure(&self, settings: &Settings, found: &Addresses) {
         if let Err(error) = self.log.redirect(target(settings)) {
             self.error(&format!(
                 "Cannot open the error log, going on with the old one error={error:?}"
@@ -97,7 +111,7 @@ impl Journal {
         });
         // An unknown host is the only fault: the address was checked when it was read.
         let syslog = settings.error_syslog().map(|plan| {
-            Syslog::open(&plan.address, plan.facility, &plan.name)
+            Syslog::open(&found.of_syslog(&plan.address), plan.facility, &plan.name)
                 .map_err(|error| format!("Cannot log to syslog at {}: {error}", plan.address))
         });
         match syslog.transpose() {

@@ -20,6 +20,8 @@ pub mod generation;
 pub mod hooks;
 pub mod identity;
 pub mod journal;
+pub mod log_check;
+pub mod lookup;
 pub mod obituary;
 pub mod oom;
 pub mod pidfile;

@@ -9,12 +9,14 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use master::application_check;
-use master::arbiter::Arbiter;
+use master::arbiter::{Arbiter, Known};
 use master::companion::{self, EMBEDDED_COMMAND};
 use master::config::{Invocation, LoadError, Loaded};
 use master::ctl::{self, CTL_COMMAND};
 use master::daemon;
 use master::journal::Journal;
+use master::log_check;
+use master::lookup::{self, Addresses, LOOKUP_COMMAND};
 use master::upgrade::{self, Handover};
 use net::inherit::Inherited;
 use shared::exit;
@@ -29,6 +31,7 @@ fn run() -> i32 {
     match args.next() {
         Some(first) if first == EMBEDDED_COMMAND => return companion::embedded_postgres(args),
         Some(first) if first == CTL_COMMAND => return ctl::run(args),
+        Some(first) if first == LOOKUP_COMMAND => return lookup::run(args),
         _ => (),
     }
     // Before anything is opened: the numbers after 2 may be listeners that were passed to us.
@@ -54,6 +57,13 @@ fn run() -> i32 {
         return answer(&loaded.resolved.print());
     }
     if loaded.settings().check_config {
+        for warning in &loaded.warnings {
+            say(warning);
+        }
+        if let Err(why) = log_check::run(&loaded) {
+            say(&format!("master: {why}"));
+            return exit::CONFIG;
+        }
         return application_check::run(loaded).unwrap_or_else(|why| {
             say(&format!("master: {why}"));
             exit::WORKER_BOOT
@@ -90,7 +100,8 @@ fn start(
         say(&format!("master: {why}"));
         return exit::CONFIG;
     }
-    let journal = match Journal::open(loaded.settings()) {
+    let found = Addresses::of_start(loaded.settings());
+    let journal = match Journal::open(loaded.settings(), &found) {
         Ok(journal) => journal,
         Err(error) => {
             let name = loaded.settings().errorlog.clone().unwrap_or_default();
@@ -100,7 +111,7 @@ fn start(
             return exit::CONFIG;
         }
     };
-    if let Err(error) = journal.obituaries.open(loaded.settings()) {
+    if let Err(error) = journal.obituaries.open(loaded.settings(), &found) {
         let name = loaded.settings().accesslog.clone().unwrap_or_default();
         let why = format!("cannot open accesslog {name}: {error}");
         say_failed(&why);
@@ -109,7 +120,8 @@ fn start(
     }
     journal.subdue(subdued);
     let settings = loaded.settings().clone();
-    match Arbiter::start(invocation, loaded, inherited, handover, journal.clone()) {
+    let known = Known { loaded, found };
+    match Arbiter::start(invocation, known, inherited, handover, journal.clone()) {
         Ok(arbiter) => {
             let keeps_output = settings.enable_stdio_inheritance;
             if let Some(Err(error)) = report.map(|report| daemon::begin(report, keeps_output)) {

@@ -13,6 +13,8 @@ use logging::{Level, LineBuffer, Syslog, Target};
 use scoreboard::RequestInHand;
 use shared::settings::Settings;
 
+use crate::lookup::Addresses;
+
 /// The master's end of the access log. Copies write to the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Obituaries {
@@ -60,25 +62,37 @@ impl End {
 }
 
 impl Obituaries {
-    /// Opens the access log that `settings` name, so that it is there with the right owner before a worker wants it.
+    /// Whether the access log that `settings` name can be opened. A file that is missing is made, for its `owner`.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot.
+    pub fn can_open(settings: &Settings, owner: Option<(u32, u32)>) -> io::Result<()> {
+        let mut lines = open(target(settings).as_deref())?;
+        match (&mut lines, owner) {
+            (Some(lines), Some((uid, gid))) => lines.set_owner(uid, gid),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the access log that `settings` name, and its syslog at the address that was `found` for it.
     ///
     /// # Errors
     ///
     /// The file cannot be opened; then nothing has changed.
-    pub fn open(&self, settings: &Settings) -> io::Result<()> {
-        let target = settings.accesslog.clone().filter(|name| !name.is_empty());
+    pub fn open(&self, settings: &Settings, found: &Addresses) -> io::Result<()> {
+        let target = target(settings);
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let known = log.take_if(|log| log.target == target).and_then(|log| log.lines);
-        let lines = match (known, target.as_deref()) {
-            (Some(lines), _) => Some(lines),
-            (None, None) => None,
-            (None, Some("-")) => Some(LineBuffer::open(Target::Stdout)?),
-            (None, Some(path)) => Some(LineBuffer::open(Target::File(path.into()))?),
+        let lines = match known {
+            Some(lines) => Some(lines),
+            None => open(target.as_deref())?,
         };
         // That it cannot be reached is said by the error log's own attempt.
         let syslog = settings
             .access_syslog()
-            .and_then(|plan| Syslog::open(&plan.address, plan.facility, &plan.name).ok());
+            .map(|plan| Syslog::open(&found.of_syslog(&plan.address), plan.facility, &plan.name))
+            .and_then(Result::ok);
         let format = Format::new(&settings.access_log_format);
         *log = Some(AccessLog { target, format, lines, syslog, clock: Clock::default() });
         Ok(())
@@ -129,6 +143,19 @@ impl Obituaries {
             syslog.send(Level::Info, &line);
             syslog.flush();
         }
+    }
+}
+
+/// Where `settings` want the access log.
+fn target(settings: &Settings) -> Option<String> {
+    settings.accesslog.clone().filter(|name| !name.is_empty())
+}
+
+fn open(target: Option<&str>) -> io::Result<Option<LineBuffer>> {
+    match target {
+        None => Ok(None),
+        Some("-") => LineBuffer::open(Target::Stdout).map(Some),
+        Some(path) => LineBuffer::open(Target::File(path.into())).map(Some),
     }
 }
 

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use support::{Folder, Server, command, get, master, run};
+use support::{Folder, Server, command, get, master, programs_for_everybody, run};
 
 /// One request on a unix socket; the whole answer.
 fn ask(mut stream: UnixStream) -> String {
@@ -135,7 +135,7 @@ fn a_taken_port_is_refused_and_its_holder_named() {
 }
 
 #[test]
-fn a_socket_file_belongs_to_whoever_serves_it() {
+fn s23_a_socket_file_belongs_to_whoever_serves_it() {
     let folder = Folder::new();
     let path = folder.path("m.sock");
     // The dead leave their files behind.
@@ -236,7 +236,7 @@ fn a_low_port_is_served_by_workers_without_privileges() {
     let folder = Folder::new();
     let log = fs::File::create(folder.path("log")).unwrap();
     let mut command = in_own_network("exec \"$0\" --bind 127.0.0.1:80 --user 65534 --group 65533");
-    command.arg(worker_everybody_may_run(&folder)).current_dir(folder.path(""));
+    command.arg(programs_for_everybody(&folder)).current_dir(folder.path(""));
     let child = command.stderr(log).stdin(Stdio::null()).spawn().unwrap();
     let server = Server::adopt(child, folder);
     server.wait_for_line("Ready workers=");
@@ -248,18 +248,6 @@ fn a_low_port_is_served_by_workers_without_privileges() {
     let answer = curl.output().unwrap();
     assert_eq!(String::from_utf8_lossy(&answer.stdout), "Hello, World!", "{}", server.log());
     server.stop();
-}
-
-/// Copies master and worker to where another user may execute them; returns the master's path.
-fn worker_everybody_may_run(folder: &Folder) -> std::path::PathBuf {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(folder.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    for name in ["master", "worker"] {
-        let built = master().with_file_name(name);
-        let copy = folder.path(name);
-        fs::hard_link(&built, &copy).or_else(|_| fs::copy(&built, &copy).map(drop)).unwrap();
-    }
-    folder.path("master")
 }
 
 #[test]
@@ -314,4 +302,20 @@ fn a_wrong_address_is_a_wrong_setting_and_a_foreign_one_cannot_be_bound() {
     assert!(text.contains("Invalid address: 192.0.2.1:0"), "{text}");
     let mut closed = command(&folder, &["--bind", "fd://99"]);
     assert_eq!(closed.stderr(Stdio::null()).status().unwrap().code(), Some(69));
+}
+
+#[test]
+fn many_workers_on_many_addresses_share_what_can_be_passed() {
+    let folder = Folder::new();
+    let addresses: Vec<String> =
+        (0..280).map(|host| format!("127.0.{}.{}:0", 1 + host / 250, 1 + host % 250)).collect();
+    let binds = |count: usize| format!("bind = {:?}\nworkers = 4\n", &addresses[..count]);
+    folder.write("monoceros.toml", &binds(270));
+    // 4 × 270 descriptors are more than a process can be passed.
+    let server = Server::spawn(folder, &[]);
+    server.wait_for_line("Ready workers=4");
+    server.folder.write("monoceros.toml", &binds(280));
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Reloaded generation=1");
+    server.stop();
 }

@@ -185,3 +185,33 @@ fn flags_that_cannot_be_honoured_are_refused_by_name() {
         assert!(text.contains("command line: ") && text.contains(sentence), "{args:?}: {text}");
     }
 }
+
+#[test]
+fn a_check_says_what_a_start_would_warn_of_and_looks_at_the_logs() {
+    let folder = Folder::new();
+    let (code, said) = run(&folder, &["--check-config", "-k", "gevent"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("worker_class has no effect: there is one kind of worker"), "{said}");
+    for (name, flag) in [("errorlog", "--error-logfile"), ("accesslog", "--access-logfile")] {
+        let args = ["--check-config", flag, "missing/server.log"];
+        let (code, said) = run(&folder, &args);
+        assert_eq!(code, Some(78), "{said}");
+        assert!(said.contains(&format!("cannot open {name} missing/server.log")), "{said}");
+        assert_eq!(run(&folder, &["--check-config", flag, "server.log"]), (Some(0), String::new()));
+        assert!(!folder.path("server.log").exists(), "a check makes no file");
+    }
+}
+
+#[test]
+fn worker_classes_for_other_protocols_and_misspelt_ones_are_refused() {
+    let folder = Folder::new();
+    for (class, want) in [
+        ("uvicorn.workers.UvicornWorker", "worker_class is not offered: ASGI applications"),
+        ("gtread", "worker_class is not offered: no worker class of that name is known"),
+    ] {
+        let (code, said) = run(&folder, &["--check-config", "-k", class]);
+        assert!(code == Some(78) && said.contains(want), "{class}: {said}");
+    }
+    let harmless = ["--check-config", "--protocol", "http", "--http-protocols", "h1"];
+    assert_eq!(run(&folder, &harmless), (Some(0), String::new()));
+}

@@ -178,7 +178,7 @@ fn floods_and_slow_clients_delay_nobody() {
 }
 
 #[test]
-fn a_socket_that_cannot_be_made_is_one_line_in_the_log() {
+fn s25_a_socket_that_cannot_be_made_is_one_line_in_the_log() {
     let server = Server::start(&["--control-socket", "nowhere/ctl.sock"]);
     assert_eq!(server.count("No control socket path=nowhere/ctl.sock"), 1);
     server.stop();

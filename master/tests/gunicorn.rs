@@ -44,8 +44,10 @@ fn every_setting_has_the_verdict_that_the_program_gives() {
                     let known = setting.long_flag().into_iter();
                     let known = known.chain(setting.aliases.iter().map(|&alias| alias.to_owned()));
                     // gunicorn has its switch for "no" where ours has both.
-                    let flag = flag.strip_prefix("no-").unwrap_or(flag);
-                    assert!(known.into_iter().any(|known| known == flag), "{name}: --{flag}");
+                    let positive = flag.strip_prefix("no-").unwrap_or(flag);
+                    let is_known =
+                        known.into_iter().any(|known| known == flag || known == positive);
+                    assert!(is_known, "{name}: --{flag}");
                 }
             }
             (None, Some(retired)) => {

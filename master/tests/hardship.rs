@@ -1,4 +1,4 @@
-//! What must not harm the master: storms of signals, a log that nobody reads, no descriptors, no memory, bad neighbours.
+//! What must not harm the master: a log that nobody reads, no descriptors, no memory, bad neighbours.
 
 mod support;
 
@@ -8,62 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use support::{Folder, Load, PATIENCE, Server, get, master};
-
-/// The number of workers wanted, as the log has it last.
-fn wanted(server: &Server, at_first: usize) -> usize {
-    let log = server.log();
-    let last =
-        log.lines().filter_map(|line| line.split("Number of workers wanted=").nth(1)).next_back();
-    last.map_or(at_first, |text| text.split(' ').next().unwrap_or_default().parse().unwrap_or(0))
-}
-
-#[test]
-fn signals_in_any_order_leave_a_sane_server() {
-    let seed = 20_261_122;
-    let mut random = fastrand::Rng::with_seed(seed);
-    let server = Server::start(&["--workers", "2"]);
-    let load = Load::start(&server.address(), 3, Duration::from_millis(3));
-    let descriptors = || fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("alive").count();
-    let before = descriptors();
-    let signals = [
-        Signal::SIGHUP,
-        Signal::SIGTTIN,
-        Signal::SIGTTOU,
-        Signal::SIGTTOU,
-        Signal::SIGUSR1,
-        Signal::SIGWINCH,
-        Signal::SIGCHLD,
-    ];
-    for _ in 0..400 {
-        server.signal(signals[random.usize(..signals.len())]);
-        std::thread::sleep(Duration::from_micros(random.u64(..20_000)));
-    }
-    // Back to two workers, and one last reload that has to be answered.
-    server.wait_until("two workers wanted", || match wanted(&server, 2) {
-        2 => true,
-        more => {
-            server.signal(if more < 2 { Signal::SIGTTIN } else { Signal::SIGTTOU });
-            std::thread::sleep(Duration::from_millis(20));
-            false
-        }
-    });
-    server.wait_until("rest", || {
-        let reloads = server.count("Hang up: Master");
-        server.count("Reloaded generation=") == reloads && server.workers().len() == 2
-    });
-    let (answered, failed) = load.finish();
-    assert!(
-        failed.is_empty() && 100 < answered,
-        "seed {seed}: {answered} answered, failed: {failed:?}"
-    );
-    for worker in server.workers() {
-        let stat = fs::read_to_string(format!("/proc/{worker}/stat")).expect("alive");
-        assert!(!stat.contains(") Z "), "a zombie: {stat}");
-    }
-    assert!(descriptors() <= before, "descriptors leak: {before} before, {} after", descriptors());
-    server.stop();
-}
+use support::{Folder, PATIENCE, Server, get, master, programs_for_everybody};
 
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {
@@ -218,4 +163,103 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "{what} never came");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn two_hundred_workers_become_ready() {
+    let folder = Folder::new();
+    // Few sockets: the test is about messages.
+    let args = ["--bind", "127.0.0.1:0", "--no-reuse-port", "--workers", "200"];
+    let server = Server::spawn(folder, &args);
+    server.wait_until("the end of the boot", || 200 <= server.count("Worker ready"));
+    server.wait_for_line("Ready workers=200 wanted=200");
+    server.stop();
+}
+
+#[test]
+fn a_flood_on_the_notify_socket_does_not_keep_a_reload_from_its_end() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can run the flood as another user");
+        return;
+    }
+    let folder = Folder::new();
+    let worker = master().with_file_name("worker");
+    let script =
+        format!("#!/bin/sh\necho \"$NOTIFY_SOCKET\" > socket\nexec {}\n", worker.display());
+    let program = folder.write_program("app", &script);
+    let server = Server::start_in(folder, &["--workers", "4", program.to_str().expect("text")]);
+    let name = fs::read_to_string(server.folder.path("socket")).expect("written");
+    let flood = "import socket, sys, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+end = time.time() + 25
+while time.time() < end:
+    s.sendto(b'STATUS=noise', '\\0' + sys.argv[1])
+";
+    let mut floods: Vec<_> = (0..2)
+        .map(|_| {
+            let mut python = Command::new("/usr/bin/python3");
+            python.args(["-c", flood, name.trim().trim_start_matches('@')]);
+            std::os::unix::process::CommandExt::uid(&mut python, 65_534);
+            python.current_dir("/").stderr(Stdio::null()).spawn().expect("starts")
+        })
+        .collect();
+    for generation in 1..=3 {
+        server.signal(Signal::SIGHUP);
+        server.wait_for_line(&format!("Reloaded generation={generation} workers=4"));
+    }
+    get(&server.address(), "/json").expect("served");
+    for flood in &mut floods {
+        assert!(flood.try_wait().expect("ours").is_none(), "the flood was over too early");
+        flood.kill().expect("ours");
+        flood.wait().expect("ours");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_full_process_table_fails_a_reload_and_nothing_else() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can start a master as a user of its own");
+        return;
+    }
+    /// A user with no other process.
+    const NOBODY_ELSE: u32 = 54_321;
+    let folder = Folder::new();
+    let program = programs_for_everybody(&folder);
+    let log = fs::File::create(folder.path("log")).expect("made");
+    let mut command = Command::new(program);
+    command.args(["--bind", "127.0.0.1:0", "--workers", "2", "--boot-timeout", "1"]);
+    std::os::unix::process::CommandExt::uid(&mut command, NOBODY_ELSE);
+    std::os::unix::process::CommandExt::gid(&mut command, NOBODY_ELSE);
+    let child = command.current_dir("/").stdin(Stdio::null()).stderr(log).spawn().expect("starts");
+    let mut server = Server::adopt(child, folder);
+    server.expect("[WARNING] Cannot spawn worker");
+    server.expect("Reload failed");
+    // A container may forbid this user a socket filter.
+    server.expect("Cannot turn connections away");
+    server.wait_for_line("Ready workers=2");
+    let limit = |most: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &server.pid().to_string(), &format!("--nproc={most}")]);
+        // As that user itself: a container's root may not change what is another's.
+        std::os::unix::process::CommandExt::uid(&mut prlimit, NOBODY_ELSE);
+        std::os::unix::process::CommandExt::gid(&mut prlimit, NOBODY_ELSE);
+        assert!(prlimit.status().expect("there is a prlimit").success());
+    };
+    limit("1:1000");
+    let workers = server.workers();
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Reload failed, still serving generation=0 workers=2");
+    assert!(
+        server.log().contains("reason=cannot spawn a worker: Resource temporarily unavailable")
+    );
+    // At 0, 0.1, 0.3, 0.7 s and so on, with jitter; not as often as the loop turns.
+    let attempts = server.count("Cannot spawn worker");
+    assert!((2..=10).contains(&attempts), "{attempts} attempts:\n{}", server.log());
+    assert_eq!(server.workers(), workers);
+    get(&server.address(), "/json").expect("served");
+    limit("1000:1000");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_line("Reloaded generation=");
+    server.stop();
 }

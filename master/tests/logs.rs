@@ -45,6 +45,25 @@ fn a_reload_moves_the_log_and_changes_its_look() {
 }
 
 #[test]
+fn a_reload_that_moves_the_log_makes_the_new_file_the_workers_own() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can change users");
+        return;
+    }
+    let server = Server::start(&["--user", "65534", "--group", "65533", "--", "sleep", "1000"]);
+    let folder = &server.folder;
+    let logs = ["moved.log", "moved-access.log"].map(|name| folder.path(name));
+    folder.write("monoceros.toml", "errorlog = 'moved.log'\naccesslog = 'moved-access.log'\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_until("the end", || text(&logs[0]).contains("Reloaded generation=1"));
+    for log in &logs {
+        let meta = fs::metadata(log).unwrap();
+        assert_eq!((meta.st_uid(), meta.st_gid()), (65534, 65533), "{}", log.display());
+    }
+    server.stop();
+}
+
+#[test]
 fn s18_info_lines_stay_off_standard_error() {
     let folder = Folder::new();
     let [out, err] = ["out", "log"].map(|name| fs::File::create(folder.path(name)).unwrap());
@@ -145,4 +164,87 @@ fn a_rotated_log_is_opened_again_by_workers_without_privileges() {
     assert_eq!((meta.st_uid(), meta.st_gid()), (65534, 65533));
     assert!(text(&log).contains("Worker exiting"), "the worker writes there: {}", text(&log));
     assert!(!text(&log).contains("[ERROR]"), "{}", text(&log));
+}
+
+#[test]
+fn the_masters_lines_go_to_syslog_too() {
+    let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let to = format!("udp://{}", receiver.local_addr().unwrap());
+    let server = Server::start(&["--log-syslog", "--log-syslog-to", &to]);
+    let want = format!("[{}]: Ready workers=1 wanted=1", server.pid());
+    loop {
+        let mut bytes = [0; 1000];
+        let count = receiver.recv(&mut bytes).expect("the line comes");
+        let line = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        // Facility user, severity informational.
+        if line.ends_with(&want) {
+            assert!(line.starts_with("<14>monoceros."), "{line}");
+            break;
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn a_full_disk_costs_log_lines_and_nothing_else() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("small")).unwrap();
+    let unshare = |line: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "sh", "-c", line]).arg(support::master());
+        command.current_dir(folder.path("")).stdin(Stdio::null());
+        command
+    };
+    let mount = "mount -t tmpfs -o size=64k small small";
+    if !unshare(mount).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this machine makes no mount namespaces");
+        return;
+    }
+    let line = format!(
+        "{mount} && exec \"$0\" --bind unix:m.sock --workers 2 --error-logfile small/m.log \
+         --access-logfile small/access.log --log-level debug"
+    );
+    let err = fs::File::create(folder.path("log")).unwrap();
+    let child = unshare(&line).stderr(err).spawn().unwrap();
+    let server = Server::adopt(child, folder);
+    // As the server sees it.
+    let seen = |name: &str| {
+        let root = format!("/proc/{}/root{}", server.pid(), server.folder.path("small").display());
+        Path::new(&root).join(name)
+    };
+    let log = || text(&seen("m.log"));
+    server.wait_until("readiness", || log().contains("Ready workers=2"));
+    fs::write(seen("filler"), vec![b'x'; 1 << 20]).expect_err("no space left on this disk");
+    let ask = || {
+        let mut stream = UnixStream::connect(server.folder.path("m.sock")).unwrap();
+        let request = b"GET /json HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        std::io::Write::write_all(&mut stream, request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    for _ in 0..200 {
+        ask();
+    }
+    // The last page of the file still takes a few lines.
+    let mut generation = 0;
+    let is_told = |generation: u32| log().contains(&format!("Reloaded generation={generation} "));
+    while generation == 0 || is_told(generation) {
+        assert!(generation < 30, "the disk is not full");
+        generation += 1;
+        let before = server.workers();
+        server.signal(Signal::SIGHUP);
+        server.wait_until("the reload", || {
+            let workers = server.workers();
+            workers.len() == 2 && workers.iter().all(|worker| !before.contains(worker))
+        });
+    }
+    ask();
+    fs::remove_file(seen("filler")).unwrap();
+    server.signal(Signal::SIGHUP);
+    server.wait_until("the log goes on", || is_told(generation + 1));
+    server.wait_until("with its gap explained", || log().contains("Log lines lost"));
+    ask();
+    server.stop();
 }

@@ -135,7 +135,7 @@ fn counters_never_fall_whoever_comes_and_goes() {
 }
 
 #[test]
-fn a_stopped_worker_is_seen_and_so_is_who_waits_for_it() {
+fn s16_a_stopped_worker_is_seen_and_so_is_who_waits_for_it() {
     let (server, admin) = start(&["--workers", "1"]);
     let pid = worker_pids(&admin)[0];
     let age = "monoceros_worker_heartbeat_age_seconds{worker=\"0\"}";

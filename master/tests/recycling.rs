@@ -8,7 +8,7 @@ use std::time::Duration;
 use support::{Load, Server};
 
 #[test]
-fn max_requests_loses_nothing() {
+fn s06_max_requests_loses_nothing() {
     let server =
         Server::start(&["--workers", "2", "--max-requests", "40", "--max-requests-jitter", "10"]);
     let load = Load::start(&server.address(), 4, Duration::from_millis(2));
@@ -26,7 +26,7 @@ fn max_requests_loses_nothing() {
 }
 
 #[test]
-fn age_and_memory_wear_workers_out_too() {
+fn s24_age_and_memory_wear_workers_out_too() {
     let server = Server::start(&["--max-worker-lifetime", "0.5"]);
     server.wait_for_line("reason=max_worker_lifetime");
     server.wait_for_lines("Worker exited", 1);

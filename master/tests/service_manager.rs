@@ -52,7 +52,7 @@ impl Manager {
 }
 
 #[test]
-fn each_step_is_told_when_it_is_true() {
+fn s20_each_step_is_told_when_it_is_true() {
     let (manager, mut server) = Manager::start(&["--workers", "2", "--graceful-timeout", "7"]);
     server.wait_until("READY", || manager.count("READY=1\n") == 1);
     // Whoever waits for READY may send requests now.

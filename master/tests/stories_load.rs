@@ -1,12 +1,17 @@
-//! Twenty of everything, under load of every kind: nothing is lost.
+//! Everything that may happen to a server, under load of every kind: nothing is lost.
 //!
 //! The clients never retry: a request that is refused, reset, late, cut or answered with another status is a failure.
 
 #![allow(clippy::expect_used)] // In helpers too: a test may panic.
 
+mod support;
+
+use std::net::TcpListener;
 use std::time::Duration;
 
-use testkit::{Load, Mode, Server, Signal, TempDir};
+use support::upgradable::{Upgradable, signal};
+use testkit::load::Failure;
+use testkit::{Load, Mode, Report, Running, Server, Signal, TempDir, is_alive, wait_until};
 
 /// Longest wait for one reload, one drain or one batch of answers: a loaded machine is slow.
 const BOUND: Duration = Duration::from_secs(60);
@@ -24,7 +29,7 @@ fn start(args: &[&str]) -> Server {
 }
 
 /// Reloads `count` times, each time after the one before is complete and some requests were answered.
-fn reload(server: &Server, count: usize, load: &testkit::Running) {
+fn reload(server: &Server, count: usize, load: &Running) {
     for _ in 0..count {
         let mark = server.log_mark();
         server.signal(Signal::SIGHUP);
@@ -33,19 +38,150 @@ fn reload(server: &Server, count: usize, load: &testkit::Running) {
     }
 }
 
+/// The loads of the matrix: a rate, or as many requests as there are answers; and whether connections are kept.
+const LOADS: [Mode; 6] = [
+    Mode::OpenLoop { rate: 300.0 },
+    Mode::OpenLoopKept { rate: 300.0 },
+    Mode::OpenLoop { rate: 450.0 },
+    Mode::OpenLoopKept { rate: 450.0 },
+    Mode::CloseEach,
+    SATURATING,
+];
+
+/// What happens; it returns when that is over.
+type Happening = fn(&mut Stage);
+
+/// The events of the matrix that leave a server behind, by name.
+const EVENTS: [(&str, Happening); 5] = [
+    ("HUP", Stage::hup),
+    ("HUP with an application that cannot boot", Stage::hup_with_a_broken_app),
+    ("TTIN, TTOU", Stage::more_and_fewer),
+    ("USR2 with a program that cannot boot", Stage::usr2_with_a_broken_program),
+    ("USR2", Stage::usr2),
+];
+
+/// Requests answered before an event and after it: enough for every client to have had its turn.
+const ANSWERS: u64 = 100;
+
+/// A server with three workers, and the master that leads it now.
+struct Stage {
+    upgradable: Upgradable,
+    master: u32,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let upgradable = Upgradable::start(&["--workers", "3", "--keep-alive", "75"]);
+        let master = upgradable.server.pid();
+        Stage { upgradable, master }
+    }
+
+    /// Sends a signal and waits for its line in the log.
+    fn send(&self, number: Signal, line: &str) {
+        let mark = self.upgradable.server.log_mark();
+        signal(self.master, number);
+        self.upgradable.server.wait_for_log_since(mark, line, 1, BOUND);
+    }
+
+    fn hup(&mut self) {
+        for _ in 0..3 {
+            self.send(Signal::SIGHUP, "Reloaded generation=");
+        }
+    }
+
+    fn hup_with_a_broken_app(&mut self) {
+        self.upgradable.replace("worker", "#!/bin/sh\nexit 3\n");
+        self.send(Signal::SIGHUP, "Reload failed");
+        self.upgradable.restore("worker");
+    }
+
+    fn more_and_fewer(&mut self) {
+        for _ in 0..2 {
+            self.send(Signal::SIGTTIN, "Worker ready");
+            self.send(Signal::SIGTTOU, "Worker exited");
+        }
+    }
+
+    fn usr2_with_a_broken_program(&mut self) {
+        self.upgradable.replace("master", "#!/bin/sh\nexit 1\n");
+        self.send(Signal::SIGUSR2, "Upgrade failed");
+        self.upgradable.restore("master");
+    }
+
+    fn usr2(&mut self) {
+        let old = self.master;
+        signal(old, Signal::SIGUSR2);
+        self.master = self.upgradable.successor_of(old);
+        if old == self.upgradable.server.pid() {
+            self.upgradable.server.wait_for_exit(BOUND);
+        }
+        wait_until("the old master's end", BOUND, || !is_alive(old));
+    }
+}
+
+/// The load of one cell of the matrix, under way.
+fn begin(server: &Server, mode: Mode) -> Running {
+    let clients = if matches!(mode, Mode::CloseEach | SATURATING) { 6 } else { 32 };
+    let mut load = Load::get(server.endpoint(), "/json", mode).clients(clients);
+    // Far beyond what a restart takes: a request that waits is none that is lost.
+    load.limit = BOUND;
+    load.duration(5 * BOUND).start()
+}
+
+#[track_caller]
+fn check_cell(event: &str, mode: Mode, report: &Report) {
+    let cell = format!("{event} × {mode:?}: {report}");
+    assert_eq!(report.failed(), 0, "requests were lost: {cell}");
+    // Each would have been another request to send again, had one been on its way.
+    assert_eq!(report.idle_closes, 0, "closed without a word: {cell}");
+    assert!(2 * ANSWERS <= report.answered, "too little load to tell: {cell}");
+}
+
 #[test]
-fn twenty_reloads_lose_nothing_with_a_connection_per_request() {
-    let mut server = start(&["--workers", "3"]);
-    let open = Load::get(server.endpoint(), "/json", Mode::OpenLoop { rate: 300.0 }).clients(32);
-    let closed = Load::get(server.endpoint(), "/plaintext", Mode::CloseEach).clients(6);
-    let (open, closed) = (open.duration(5 * BOUND).start(), closed.duration(5 * BOUND).start());
-    reload(&server, 20, &open);
-    let (open, closed) = (open.stop(), closed.stop());
-    open.assert_nothing_lost(400);
-    closed.assert_nothing_lost(400);
-    server.assert_log_clean(&[]);
-    server.wait_for_workers(3, BOUND);
-    server.stop();
+fn nothing_is_lost_whatever_happens_under_whatever_load() {
+    for mode in LOADS {
+        let mut stage = Stage::new();
+        for (name, happen) in EVENTS {
+            let load = begin(&stage.upgradable.server, mode);
+            load.wait_for(ANSWERS, BOUND);
+            happen(&mut stage);
+            load.wait_for(ANSWERS, BOUND);
+            check_cell(name, mode, &load.stop());
+        }
+        let load = begin(&stage.upgradable.server, mode);
+        load.wait_for(2 * ANSWERS, BOUND);
+        signal(stage.master, Signal::SIGTERM);
+        wait_until("the end of the server", BOUND, || !is_alive(stage.master));
+        let mut report = load.stop();
+        // Sent after the stop: refused, which is the right answer then. Whatever was sent before has its own.
+        report.failures.remove(&Failure::Refused);
+        check_cell("TERM", mode, &report);
+        let expected = ["Reload failed", "Upgrade failed", "exited with code 3"];
+        stage.upgradable.server.assert_log_clean(&expected);
+    }
+}
+
+#[test]
+fn a_restart_beside_a_held_listener_loses_nothing_under_whatever_load() {
+    for mode in LOADS {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        let start = || {
+            let copy = listener.try_clone().expect("a copy");
+            let builder = Server::builder(env!("CARGO_BIN_EXE_master")).listener(copy);
+            let server = builder.args(["--workers", "3"]).start();
+            server.wait_for_log("Ready workers=", BOUND);
+            server
+        };
+        let mut server = start();
+        let load = begin(&server, mode);
+        load.wait_for(ANSWERS, BOUND);
+        server.stop();
+        server.assert_log_clean(&[]);
+        let mut server = start();
+        load.wait_for(ANSWERS, BOUND);
+        check_cell("restart", mode, &load.stop());
+        server.stop();
+    }
 }
 
 #[test]
@@ -66,32 +202,6 @@ fn twenty_reloads_lose_nothing_over_kept_connections() {
         assert!(report.announced_closes > 0, "every generation says goodbye: {report}");
         assert_eq!(report.idle_closes, 0, "a close in silence is a request lost by luck: {report}");
     }
-    server.assert_log_clean(&[]);
-    server.stop();
-}
-
-#[test]
-fn twenty_more_and_twenty_fewer_workers_lose_nothing() {
-    let mut server = start(&["--workers", "2"]);
-    let open = Load::get(server.endpoint(), "/json", Mode::OpenLoop { rate: 300.0 }).clients(32);
-    let loads = [
-        open,
-        Load::get(server.endpoint(), "/plaintext", Mode::CloseEach).clients(4),
-        Load::get(server.endpoint(), "/json", SATURATING).clients(4),
-    ];
-    let running = loads.map(|load| load.duration(5 * BOUND).start());
-    for _ in 0..20 {
-        let mark = server.log_mark();
-        server.signal(Signal::SIGTTIN);
-        server.wait_for_log_since(mark, "Worker ready", 1, BOUND);
-        server.signal(Signal::SIGTTOU);
-        server.wait_for_log_since(mark, "Worker exited", 1, BOUND);
-        running[0].wait_for(20, BOUND);
-    }
-    for running in running {
-        running.stop().assert_nothing_lost(400);
-    }
-    assert_eq!(server.workers().len(), 2);
     server.assert_log_clean(&[]);
     server.stop();
 }
@@ -118,48 +228,58 @@ fn reloads_lose_nothing_over_a_unix_socket() {
 }
 
 #[test]
-fn a_stop_answers_everything_that_was_sent_before_it() {
-    for mode in [Mode::CloseEach, IDLING] {
-        let mut server = start(&["--workers", "3"]);
-        let load = Load::get(server.endpoint(), "/json", mode).clients(8).duration(BOUND).start();
-        load.wait_for(200, BOUND);
-        server.signal(Signal::SIGTERM);
-        let status = server.wait_for_exit(BOUND);
-        assert_eq!(status.code(), Some(0), "{}", server.log_text());
-        let report = load.stop();
-        // After the end of the server, refusals are the right answer; nothing else ever is.
-        let refused = report.failures.get(&testkit::load::Failure::Refused).copied().unwrap_or(0);
-        assert_eq!(report.failed(), refused, "{mode:?}: {report}");
-        server.assert_log_clean(&[]);
-    }
-}
-
-#[test]
 fn a_killed_worker_loses_only_what_it_had_in_hand() {
-    let mut server = start(&["--workers", "3"]);
-    let clients = 6;
-    let load = Load::get(server.endpoint(), "/json", Mode::CloseEach).clients(clients);
-    let load = load.duration(5 * BOUND).start();
-    let kills = 8;
-    for _ in 0..kills {
-        let mark = server.log_mark();
-        let workers = server.wait_for_workers(3, BOUND);
-        let victim = nix::unistd::Pid::from_raw(i32::try_from(workers[0]).expect("a pid"));
-        nix::sys::signal::kill(victim, Signal::SIGKILL).expect("it lives");
-        server.wait_for_log_since(mark, "Worker ready", 1, BOUND);
-        load.wait_for(50, BOUND);
+    for mode in [Mode::CloseEach, SATURATING] {
+        let mut server = start(&["--workers", "3"]);
+        let load = Load::get(server.endpoint(), "/json", mode).clients(12);
+        let load = load.duration(5 * BOUND).start();
+        let mut in_hand = 0;
+        for _ in 0..8 {
+            let mark = server.log_mark();
+            let victim = server.wait_for_workers(3, BOUND)[0];
+            // Halted first, so that what it has cannot change between the look and the end.
+            signal(victim, Signal::SIGSTOP);
+            wait_until("a halt", BOUND, || testkit::process_state(victim) == Some('T'));
+            in_hand += connections_of(victim);
+            signal(victim, Signal::SIGKILL);
+            server.wait_for_log_since(mark, "Worker ready", 1, BOUND);
+            load.wait_for(50, BOUND);
+        }
+        let report = load.stop();
+        for failure in [Failure::Refused, Failure::Timeout] {
+            assert_eq!(report.failures.get(&failure), None, "queues outlive workers: {report}");
+        }
+        // A kept connection whose worker died between two requests is found closed, and nothing is lost.
+        let lost = report.failed() + report.idle_closes;
+        assert!(lost <= in_hand, "{mode:?}: {in_hand} in hand, {report}");
+        server.assert_log_clean(&["was sent SIGKILL"]);
+        server.stop();
     }
-    let report = load.stop();
-    for failure in [testkit::load::Failure::Refused, testkit::load::Failure::Timeout] {
-        assert_eq!(report.failures.get(&failure), None, "queues outlive workers: {report}");
-    }
-    assert!(report.failed() <= (kills * clients) as u64, "{report}");
-    server.assert_log_clean(&["was sent SIGKILL"]);
-    server.stop();
+}
+
+/// Number of TCP connections that a process holds.
+fn connections_of(pid: u32) -> u64 {
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("it lives");
+    let connections: Vec<&str> = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
+        // 0A: it listens.
+        .filter(|fields| fields[3] != "0A")
+        .map(|fields| fields[9])
+        .collect();
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+    let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let is_connection = |target: &std::path::PathBuf| {
+        let name = target.to_string_lossy();
+        let inode = name.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
+        inode.is_some_and(|inode| connections.contains(&inode))
+    };
+    targets.filter(is_connection).count() as u64
 }
 
 #[test]
-fn a_worker_that_hangs_delays_only_what_it_had_in_hand() {
+fn s15_a_worker_that_hangs_delays_only_what_it_had_in_hand() {
     let mut server = start(&["--workers", "3", "--timeout", "2"]);
     let clients = 6;
     let load = Load::get(server.endpoint(), "/json", Mode::CloseEach).clients(clients);

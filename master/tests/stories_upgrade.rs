@@ -2,93 +2,20 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // In helpers too: a test may panic.
 
+mod support;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
-use testkit::{
-    Load, Mode, Server, ServerBuilder, Signal, TempDir, children_of, ensure_worker, is_alive,
-    wait_until,
-};
+use support::upgradable::{Upgradable, end, signal};
+use testkit::{Load, Mode, Server, Signal, TempDir, children_of, is_alive, wait_until};
 
 /// Longest wait for anything: a loaded machine is slow.
 const BOUND: Duration = Duration::from_secs(60);
 
 const SATURATING: Mode = Mode::KeepAlive { pause: Duration::ZERO };
 const IDLING: Mode = Mode::KeepAlive { pause: Duration::from_millis(40) };
-
-/// A server whose programs are copies of its own, so that they can be replaced on disk.
-struct Upgradable {
-    dir: TempDir,
-    server: Server,
-}
-
-impl Upgradable {
-    fn start(args: &[&str]) -> Upgradable {
-        Upgradable::with(args, |builder| builder)
-    }
-
-    fn with(args: &[&str], change: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Upgradable {
-        let dir = TempDir::new();
-        let original = Path::new(env!("CARGO_BIN_EXE_master"));
-        ensure_worker(original);
-        for program in ["master", "worker"] {
-            fs::copy(original.with_file_name(program), dir.join(program)).unwrap();
-        }
-        let pidfile = dir.join("m.pid").display().to_string();
-        let builder = Server::builder(dir.join("master")).args(["--pid", &pidfile]);
-        let server = change(builder.args(args.iter().copied())).start();
-        server.wait_for_log("Ready workers=", BOUND);
-        Upgradable { dir, server }
-    }
-
-    /// Puts a script in the place of a program, as a package manager does: never into the running file.
-    fn replace(&self, name: &str, script: &str) {
-        let fresh = self.dir.join("fresh");
-        fs::write(&fresh, script).unwrap();
-        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(fresh, self.dir.join(name)).unwrap();
-    }
-
-    fn restore(&self, name: &str) {
-        let fresh = self.dir.join("fresh");
-        fs::copy(Path::new(env!("CARGO_BIN_EXE_master")).with_file_name(name), &fresh).unwrap();
-        fs::rename(fresh, self.dir.join(name)).unwrap();
-    }
-
-    fn pid_in(&self, name: &str) -> Option<u32> {
-        fs::read_to_string(self.dir.join(name)).ok()?.trim().parse().ok()
-    }
-
-    /// Waits until the pidfile names another process than `old`.
-    fn successor_of(&self, old: u32) -> u32 {
-        wait_until("the new pidfile", BOUND, || self.pid_in("m.pid").is_some_and(|pid| pid != old));
-        self.pid_in("m.pid").unwrap()
-    }
-}
-
-impl Drop for Upgradable {
-    fn drop(&mut self) {
-        // A master of an upgrade is nobody's child: should a test have failed, it is ended here.
-        for name in ["m.pid", "m.pid.2"] {
-            if let Some(pid) = self.pid_in(name).filter(|pid| is_alive(*pid)) {
-                signal(pid, Signal::SIGTERM);
-            }
-        }
-    }
-}
-
-fn signal(pid: u32, signal: Signal) {
-    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
-}
-
-fn end(pid: u32) {
-    signal(pid, Signal::SIGTERM);
-    wait_until("the end of the last master", BOUND, || !is_alive(pid));
-}
 
 /// Every kind of load at once.
 fn loads(server: &Server) -> Vec<testkit::Running> {
@@ -191,6 +118,50 @@ fn a_stop_before_the_verdict_waits_for_it() {
             end(second);
         }
         upgradable.server.assert_log_clean(&["Child exists.", "Upgrade failed"]);
+    }
+}
+
+#[test]
+fn a_quick_stop_and_a_stop_of_the_service_during_an_upgrade_end_both_masters() {
+    for by_signal in [true, false] {
+        let mut upgradable = Upgradable::start(&["--workers", "2", "--control-socket", "auto"]);
+        let real = upgradable.dir.join("real");
+        fs::copy(upgradable.dir.join("worker"), &real).unwrap();
+        let slow = format!("#!/bin/sh\nsleep 3; exec {} \"$@\"\n", real.display());
+        upgradable.replace("worker", &slow);
+        let load = Load::get(upgradable.server.endpoint(), "/json", Mode::CloseEach).clients(4);
+        let load = load.start();
+        load.wait_for(50, BOUND);
+        upgradable.server.signal(Signal::SIGUSR2);
+        let line = upgradable.server.wait_for_log("Upgrading: booting another master pid=", BOUND);
+        let second: u32 =
+            line.split("pid=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        // It has workers under way, so that there is something to clean up.
+        wait_until("its workers", BOUND, || children_of(second).len() == 2);
+        let family = children_of(second);
+        if by_signal {
+            upgradable.server.signal(Signal::SIGINT);
+        } else {
+            let pid = upgradable.server.pid().to_string();
+            let mut ctl = std::process::Command::new(upgradable.dir.join("master"));
+            ctl.args(["ctl", "--pidfile", upgradable.dir.join("m.pid").to_str().unwrap(), "stop"]);
+            assert!(ctl.status().unwrap().success(), "ctl stop of {pid}");
+        }
+        assert_eq!(upgradable.server.wait_for_exit(BOUND).code(), Some(0));
+        wait_until("the end of the new master and its workers", BOUND, || {
+            [&[second], &family[..]].concat().iter().all(|&pid| !is_alive(pid))
+        });
+        let report = load.stop();
+        if !by_signal {
+            let refused =
+                report.failures.get(&testkit::load::Failure::Refused).copied().unwrap_or(0);
+            assert_eq!(
+                report.failed(),
+                refused,
+                "what was sent before the stop is answered: {report}"
+            );
+        }
+        upgradable.server.assert_log_clean(&["Upgrade failed"]);
     }
 }
 

@@ -57,7 +57,7 @@ fn s09_requests_have_a_time_limit_of_their_own() {
 }
 
 #[test]
-fn s09_many_slow_requests_are_not_one_that_hangs() {
+fn many_slow_requests_are_not_one_that_hangs() {
     const REQUESTS: usize = 30;
     // All together take far longer than the timeout, each of them far less.
     let server = Server::start(&["--timeout", "1", "--workers", "1", features()]);

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -107,7 +108,7 @@ fn first_boot_that_cannot_succeed_ends_with_gunicorns_codes() {
 }
 
 #[test]
-fn crash_loop_slows_down_and_never_stops_a_server_that_was_ready() {
+fn s07_crash_loop_slows_down_and_never_stops_a_server_that_was_ready() {
     let folder = Folder::new();
     // Ready once, then every further worker dies in its boot.
     let script = "#!/bin/sh\nif mkdir once 2>/dev/null; then exec python3 -c '
@@ -179,4 +180,18 @@ time.sleep(1000)";
     server.wait_for_line("Quick shutdown requested");
     server.check_log();
     assert!(PATIENCE > Duration::from_secs(2));
+}
+
+#[test]
+fn a_request_that_blocks_its_worker_ends_with_it_also_without_a_timeout() {
+    let args = ["--workers", "1", "--timeout", "0", "--request-timeout", "1", support::features()];
+    let mut server = Server::start(&args);
+    server.expect("WORKER TIMEOUT");
+    server.expect("Worker aborted with a request in hand");
+    let mut client = std::net::TcpStream::connect(server.address()).unwrap();
+    client.write_all(b"GET /block/60000 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    server.wait_for_line("reason=request_timeout method=GET path=/block/60000 request_age_s=3.");
+    server.wait_for_lines("Worker ready", 2);
+    get(&server.address(), "/block/1").expect("the next worker answers");
+    server.stop();
 }

@@ -63,7 +63,7 @@ impl Upgradable {
 }
 
 #[test]
-fn upgrades_lose_nothing() {
+fn s21_upgrades_lose_nothing() {
     let mut upgradable = Upgradable::start(&["--workers", "2", "--admin-bind", "unix:admin.sock"]);
     let first = upgradable.server.pid();
     let address = upgradable.server.address();

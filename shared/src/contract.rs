@@ -73,21 +73,34 @@ pub fn own_shard(slot: usize, shards: usize) -> Option<usize> {
 ///
 /// A worker reads its lifeline before it acts on a TERM; unknown bytes are ignored, so that orders can be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Order {
     /// Another worker died: take the shards it does not own out of the wait set, add them again, accept once from each.
-    ReArm = b'r',
+    ReArm,
     /// A stop is near (`shutdown_delay`): keep accepting, but let every response say `Connection: close`.
-    SayClose = b'c',
+    SayClose,
     /// Nobody else holds the listeners: on the TERM that follows accept until `EAGAIN` before closing own copies.
-    Final = b'f',
+    Final,
+    /// No newer worker holds this address, counted from 0 in the order of the listeners: on the TERM that follows accept
+    /// from it until `EAGAIN`. Everything else as in any drain.
+    Retired(u8),
 }
+
+/// Addresses that [`Order::Retired`] can name.
+pub const RETIRED_ADDRESSES_MAX: usize = 0x80;
+
+/// Marks the byte of an [`Order::Retired`]; the rest of it is the address.
+const RETIRED: u8 = 0x80;
 
 impl Order {
     /// The byte on the wire.
     #[must_use]
     pub fn byte(self) -> u8 {
-        self as u8
+        match self {
+            Order::ReArm => b'r',
+            Order::SayClose => b'c',
+            Order::Final => b'f',
+            Order::Retired(address) => RETIRED | address,
+        }
     }
 
     /// The order that `byte` stands for, if any.
@@ -97,6 +110,7 @@ impl Order {
             b'r' => Some(Order::ReArm),
             b'c' => Some(Order::SayClose),
             b'f' => Some(Order::Final),
+            RETIRED.. => Some(Order::Retired(byte & !RETIRED)),
             _ => None,
         }
     }
@@ -145,7 +159,8 @@ mod tests {
 
     #[test]
     fn orders_survive_the_wire() {
-        for order in [Order::ReArm, Order::SayClose, Order::Final] {
+        let retired = [0, 1, 0x7F].map(Order::Retired);
+        for order in [Order::ReArm, Order::SayClose, Order::Final].into_iter().chain(retired) {
             assert_eq!(Order::from_byte(order.byte()), Some(order));
         }
         assert_eq!(Order::from_byte(0), None);

@@ -32,6 +32,9 @@ pub use table::{
     LogFormat, LogLevel, PrepareManner, SETTINGS, Settings, UpgradeManner, WORKERS_MAX,
 };
 
+/// Settings that are called otherwise in gunicorn's files, with our names.
+const RENAMED: &[(&str, &str)] = &[("control_socket_disable", "no_control_socket")];
+
 /// One setting: everything the program, its help and its manual know about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
@@ -145,9 +148,11 @@ impl Setting {
         set: |_, _| Ok(()),
     };
 
-    /// The setting of this name.
+    /// The setting of this name, or of gunicorn's name for it.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Setting> {
+        let renamed = RENAMED.iter().find(|(gunicorns, _)| *gunicorns == name);
+        let name = renamed.map_or(name, |(_, ours)| ours);
         SETTINGS.iter().find(|setting| setting.name == name)
     }
 

@@ -39,6 +39,10 @@ struct Shard {
     listener: Listener,
     whose: Whose,
     is_armed: bool,
+    /// Number of its address, in the order of the listeners.
+    address: usize,
+    /// No newer worker holds it.
+    is_retired: bool,
     /// Something came, and was left to the owner. The shard is not in the wait set then.
     left: Option<Left>,
     /// How often in a row the owner did not take what was left to it.
@@ -95,6 +99,12 @@ pub(crate) struct Shards {
 impl Shards {
     /// `listeners`, each with whether this worker owns it. Their tokens are `first_token` and on, in order.
     pub(crate) fn new(listeners: Vec<(Listener, bool)>, first_token: u64, now: Instant) -> Self {
+        let mut known = Vec::new();
+        for (listener, _) in &listeners {
+            if !known.contains(listener.local_addr()) {
+                known.push(listener.local_addr().clone());
+            }
+        }
         let addresses: Vec<_> =
             listeners.iter().map(|(listener, _)| listener.local_addr().clone()).collect();
         let whose = |listener: &Listener, is_own| match addresses
@@ -110,6 +120,11 @@ impl Shards {
             .into_iter()
             .map(|(listener, is_own)| Shard {
                 whose: whose(&listener, is_own),
+                address: known
+                    .iter()
+                    .position(|address| address == listener.local_addr())
+                    .unwrap_or_default(),
+                is_retired: false,
                 listener,
                 is_armed: false,
                 left: None,
@@ -164,6 +179,19 @@ impl Shards {
             self.disarm(poll, |shard| !shard.is_own());
             self.arm(poll, |_| true);
         }
+    }
+
+    /// No newer worker holds the listeners of `address`: the last to close them takes what waits there.
+    pub(crate) fn retire(&mut self, address: u8) {
+        for shard in self.shards.iter_mut().filter(|shard| shard.address == usize::from(address)) {
+            shard.is_retired = true;
+        }
+    }
+
+    /// Indices of the shards that were retired.
+    pub(crate) fn retired(&self) -> Vec<usize> {
+        let retired = self.shards.iter().enumerate().filter(|(_, shard)| shard.is_retired);
+        retired.map(|(index, _)| index).collect()
     }
 
     /// Closes our copies. The sockets stay open with the master.

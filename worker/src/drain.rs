@@ -37,7 +37,7 @@ pub(crate) enum Phase {
 pub(crate) enum Farewell {
     /// Nothing: the drain was begun before.
     None,
-    /// Close the own copies of the listeners at once: others serve them.
+    /// Close the own copies of the listeners at once: others serve them. Retired ones apart, which are emptied first.
     CloseListeners,
     /// Accept all that waits, then close: nobody else serves them.
     AcceptAllThenClose,

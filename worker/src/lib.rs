@@ -75,6 +75,7 @@ mod executor;
 mod files;
 mod host;
 mod log;
+mod notices;
 mod outgoing;
 mod panics;
 mod peer;

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::Poll;
-use net::notify::Notifier;
 use scoreboard::State;
 use shared::exit;
 use shared::settings::Settings;
@@ -27,10 +26,14 @@ use crate::event_loop::{ALARM, EventLoop, FIRST_DATABASE, Turn};
 use crate::executor::ReadyQueue;
 use crate::host::Host;
 use crate::log::Log;
+use crate::notices::Notices;
 use crate::service::Service;
 
 /// Why an application could not be built; any error becomes one by `?`.
 pub type BootError = Box<dyn std::error::Error>;
+
+/// What the log says of a worker that the system did not let boot.
+const BOOT_FAILED: &str = "Worker failed to boot";
 
 /// Longest wait for the first attempt at the database before the worker says that it is ready.
 const DATABASE_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -82,18 +85,9 @@ pub(crate) fn run_engine(
 }
 
 /// Says why there will be no worker, in the log and to the master; returns the exit code.
-pub(crate) fn fail(
-    log: &Log,
-    notifier: Option<&Notifier>,
-    code: i32,
-    what: &str,
-    why: &str,
-) -> i32 {
+pub(crate) fn fail(log: &Log, notices: &mut Notices, code: i32, what: &str, why: &str) -> i32 {
     log.error(format_args!("{what}: {why}"));
-    if let Some(notifier) = notifier {
-        // A master that is gone needs no reason.
-        let _ = notifier.send(&format!("ERRNO={code}\nSTATUS={what}: {}", why.replace('\n', " ")));
-    }
+    notices.say_at_the_end(&format!("ERRNO={code}\nSTATUS={what}: {}", why.replace('\n', " ")));
     code
 }
 
@@ -127,18 +121,12 @@ pub(crate) fn serve(
     let _ = sys::limits::raise_open_files();
     let name = settings.proc_name.as_deref().unwrap_or("monoceros");
     sys::title::set(&format!("monoceros: worker [{name}]"));
-    let tell = |message: &str| {
-        if let Some(notifier) = &notifier {
-            // A master that is gone is noticed by the lifeline.
-            let _ = notifier.send(message);
-        }
-    };
-    let failed =
-        |log: &Log, code: i32, what: &str, why: &str| fail(log, notifier.as_ref(), code, what, why);
+    let mut notices = Notices::new(notifier);
     let parts = match Parts::make(settings, log, block) {
         Ok(parts) => parts,
         Err((log, error)) => {
-            return failed(&log, exit::WORKER_BOOT, "Worker failed to boot", &error.to_string());
+            let why = error.to_string();
+            return fail(&log, &mut notices, exit::WORKER_BOOT, BOOT_FAILED, &why);
         }
     };
     let kernel = Rc::clone(&parts.kernel);
@@ -148,7 +136,7 @@ pub(crate) fn serve(
         Ok(engine) => engine,
         Err((code, error)) => {
             let why = Chain(&*error).to_string();
-            return failed(&kernel.log, code, what_failed(code), &why);
+            return fail(&kernel.log, &mut notices, code, what_failed(code), &why);
         }
     };
     let access = AccessLog::open(&kernel.settings, slot, generation, &kernel.log);
@@ -157,23 +145,23 @@ pub(crate) fn serve(
         core.set_host(host);
     }
     let event_loop = EventLoop::new(parts.poll, core, listeners, parts.signals, lifeline);
-    let code = match event_loop {
-        Ok(mut event_loop) => match until_ready(&mut event_loop) {
-            Ok(Turn::GoOn) => {
-                block.set_state(State::Ready);
-                if let Some(group) = &own {
-                    kernel.log.info(format_args!("Listening at: {} ({pid})", group.addr()));
-                }
-                tell("READY=1");
-                go_on(&mut event_loop)
+    let booted = event_loop.and_then(|mut event_loop| {
+        let turn = until_ready(&mut event_loop)?;
+        Ok((event_loop, turn))
+    });
+    let code = match booted {
+        Ok((mut event_loop, Turn::GoOn)) => {
+            block.set_state(State::Ready);
+            if let Some(group) = &own {
+                kernel.log.info(format_args!("Listening at: {} ({pid})", group.addr()));
             }
-            Ok(Turn::Over) => exit::OK,
-            Err(error) => {
-                failed(&kernel.log, exit::WORKER_BOOT, "Worker failed to boot", &error.to_string())
-            }
-        },
+            notices.say("READY=1", Instant::now());
+            go_on(&mut event_loop, &mut notices)
+        }
+        Ok((_, Turn::Over)) => exit::OK,
         Err(error) => {
-            failed(&kernel.log, exit::WORKER_BOOT, "Worker failed to boot", &error.to_string())
+            let why = error.to_string();
+            fail(&kernel.log, &mut notices, exit::WORKER_BOOT, BOOT_FAILED, &why)
         }
     };
     kernel.database.close();
@@ -248,9 +236,12 @@ fn until_ready(event_loop: &mut EventLoop) -> std::io::Result<Turn> {
     Ok(Turn::GoOn)
 }
 
-fn go_on(event_loop: &mut EventLoop) -> i32 {
+fn go_on(event_loop: &mut EventLoop, notices: &mut Notices) -> i32 {
     let code = loop {
-        match event_loop.turn(None) {
+        // Nothing, once READY was taken.
+        let wait = notices.wait(event_loop.core().now());
+        match event_loop.turn(wait) {
+            Ok(Turn::GoOn) if wait.is_some() => notices.retry(event_loop.core().now()),
             Ok(Turn::GoOn) => (),
             Ok(Turn::Over) => break exit::OK,
             Err(error) => {

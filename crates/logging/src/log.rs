@@ -16,6 +16,9 @@ use crate::syslog::Syslog;
 /// Most bytes that wait for a reader; further lines are dropped and counted.
 pub const LOG_QUEUE_BYTES_MAX: usize = 256 * 1024;
 
+/// Time between two lines on what syslog did not take.
+const LOST_TOLD_EVERY: Duration = Duration::from_secs(10);
+
 /// A log. Copies write to the same one.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -34,6 +37,9 @@ struct Inner {
     stamp: Stamp,
     owner: Option<(u32, u32)>,
     syslog: Option<Syslog>,
+    /// Lines that did not reach syslog and were not told of yet, and when that is told next.
+    lost_to_syslog: u64,
+    tell_lost_at: Option<Instant>,
     captures_streams: bool,
 }
 
@@ -113,6 +119,8 @@ impl Log {
             stamp: Stamp::default(),
             owner: None,
             syslog: None,
+            lost_to_syslog: 0,
+            tell_lost_at: None,
             captures_streams: false,
         };
         Log { inner: Arc::new(Mutex::new(inner)) }
@@ -158,6 +166,7 @@ impl Log {
         if let Some(syslog) = syslog {
             syslog.flush();
         }
+        inner.say_what_syslog_lost();
     }
 
     /// Writes what waits before the process ends, for at most `limit`. Returns whether everything was written.
@@ -260,6 +269,10 @@ impl Inner {
             syslog.send(level, &bytes);
             syslog.flush();
         }
+        self.write_to_stream(level, text);
+    }
+
+    fn write_to_stream(&mut self, level: Level, text: fmt::Arguments<'_>) {
         let Inner { stream, quiet, stamp, frame, .. } = self;
         let stream = quiet.as_mut().filter(|_| level < Level::Warning).unwrap_or(stream);
         stream.flush();
@@ -267,6 +280,20 @@ impl Inner {
         let is_journal = stream.is_journal;
         stream.queue.push(|bytes| frame::line(bytes, stamp, *frame, is_journal, level, text));
         stream.flush();
+    }
+
+    /// Explains gaps in what syslog got, at most once per [`LOST_TOLD_EVERY`], and not to syslog itself.
+    fn say_what_syslog_lost(&mut self) {
+        let Some(syslog) = &mut self.syslog else { return };
+        self.lost_to_syslog += syslog.take_dropped();
+        let now = Instant::now();
+        if self.lost_to_syslog == 0 || self.tell_lost_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.tell_lost_at = Some(now + LOST_TOLD_EVERY);
+        let lost = std::mem::take(&mut self.lost_to_syslog);
+        let text = format_args!("Log lines lost because syslog took no more lines={lost}");
+        self.write_to_stream(Level::Warning, text);
     }
 
     /// Opens `target` in the place of what is open; what still waits there goes to the new one.

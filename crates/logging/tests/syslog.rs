@@ -116,3 +116,22 @@ fn a_log_sends_its_lines_too_and_an_absent_receiver_harms_nothing() {
     std::fs::remove_file(file).unwrap();
     assert!(Syslog::open("nonsense", 1, "x").is_err());
 }
+
+#[test]
+fn what_syslog_did_not_take_is_told_in_the_log_once_in_a_while() {
+    let file = path("lost");
+    let log = Log::open(Target::File(file.clone())).unwrap();
+    log.set_syslog(Some(Syslog::open("unix:///nonexistent/log", 1, "monoceros.test").unwrap()));
+    for _ in 0..50 {
+        error!(log, "kept");
+        log.flush();
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    let told: Vec<&str> = text.lines().filter(|line| line.contains("took no more")).collect();
+    let [line] = told[..] else { panic!("told once: {told:?}") };
+    assert!(
+        line.ends_with("[WARNING] Log lines lost because syslog took no more lines=1"),
+        "{line}"
+    );
+    std::fs::remove_file(file).unwrap();
+}

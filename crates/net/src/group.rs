@@ -43,6 +43,21 @@ impl ListenerGroup {
         shards: usize,
         options: &BindOptions,
     ) -> Result<ListenerGroup, BindError> {
+        ListenerGroup::bind_after(addr, shards, options, None)
+    }
+
+    /// As [`ListenerGroup::bind`], where a group of our own that refuses new connections may still hold the unix socket
+    /// path: its lock is shared, and the path leads to the new socket from then on.
+    ///
+    /// # Errors
+    ///
+    /// As [`ListenerGroup::bind`].
+    pub fn bind_after(
+        addr: &BindAddr,
+        shards: usize,
+        options: &BindOptions,
+        previous: Option<&ListenerGroup>,
+    ) -> Result<ListenerGroup, BindError> {
         let at = At(addr);
         let (shards, path) = match addr {
             BindAddr::Tcp { host, port } => {
@@ -50,7 +65,8 @@ impl ListenerGroup {
                 (bind_tcp(&at, resolve(&at, host, *port)?, shards, options)?, None)
             }
             BindAddr::Unix(path) => {
-                let (socket, ownership) = unix::bind_path(&at, path, options)?;
+                let held = previous.and_then(ListenerGroup::path_lock);
+                let (socket, ownership) = unix::bind_path(&at, path, options, held)?;
                 (vec![socket], Some(ownership))
             }
             BindAddr::Abstract(name) => (vec![unix::bind_abstract(&at, name, options)?], None),
@@ -136,6 +152,19 @@ impl ListenerGroup {
         let mut result = Ok(());
         for shard in &self.shards {
             result = result.and(shard.refuse_new());
+        }
+        result
+    }
+
+    /// Takes back [`ListenerGroup::refuse_new`], which only TCP can.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listener::accept_new`]; the other shards are changed all the same.
+    pub fn accept_new(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        for shard in &self.shards {
+            result = result.and(shard.accept_new());
         }
         result
     }

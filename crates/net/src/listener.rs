@@ -101,6 +101,18 @@ impl Listener {
         }
     }
 
+    /// Takes back [`Listener::refuse_new`], which only TCP can; a unix socket has to be bound anew.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`: a unix socket. `ENOENT`: nothing was refused.
+    pub fn accept_new(&self) -> io::Result<()> {
+        match self.address.ip() {
+            Some(_) => sys::socket::answer_syns(&self.fd),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Copies the descriptor: both stand for the same socket and queue.
     ///
     /// # Errors

@@ -77,13 +77,19 @@ fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
     Ok((found.dev(), found.ino()))
 }
 
-/// Listens on `path`.
+/// Listens on `path`. `held`: the lock beside it, if it is ours already.
 pub(crate) fn bind_path(
     at: &At<'_>,
     path: &Path,
     options: &BindOptions,
+    held: Option<BorrowedFd<'_>>,
 ) -> Result<(OwnedFd, PathOwnership), BindError> {
-    let lock = lock(path).map_err(|error| at.error(BindStep::Lock, error))?;
+    let lock = match held {
+        // One open file: the lock lasts until the last of us has closed it.
+        Some(held) => held.try_clone_to_owned(),
+        None => lock(path),
+    };
+    let lock = lock.map_err(|error| at.error(BindStep::Lock, error))?;
     let stale = is_stale(path).map_err(|error| at.error(BindStep::Probe, error))?;
     let socket = new_socket(at)?;
     let name = if stale { temporary(path) } else { None };

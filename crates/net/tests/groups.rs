@@ -176,6 +176,17 @@ fn after_the_last_stop_the_queue_is_still_served_and_new_clients_are_not() {
 }
 
 #[test]
+fn a_refusal_can_be_taken_back() {
+    let group = bind("127.0.0.1:0", 2).expect("bound");
+    group.refuse_new().expect("filters attached");
+    group.accept_new().expect("filters detached");
+    let clients: Vec<_> =
+        (0..20).map(|_| TcpStream::connect(ip(&group)).expect("connected")).collect();
+    assert_eq!(accepted(&group).iter().sum::<usize>(), clients.len());
+    assert!(group.accept_new().is_err(), "nothing is refused");
+}
+
+#[test]
 fn wildcards_are_reached_over_loopback() {
     let local = LocalAddr::Tcp("0.0.0.0:80".parse().expect("an address"));
     assert_eq!(local.reachable().to_string(), "http://127.0.0.1:80");

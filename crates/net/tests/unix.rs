@@ -181,3 +181,24 @@ fn the_last_stop_of_a_unix_socket_keeps_its_queue() {
     let served = std::iter::from_fn(|| group.shards()[0].accept().expect("no error")).count();
     assert_eq!(served, 10);
 }
+
+#[test]
+fn a_path_that_was_given_up_is_taken_again_by_its_own_holder() {
+    let dir = Dir::new();
+    let path = dir.socket();
+    let addr = BindAddr::Unix(path.clone());
+    let options = BindOptions::default();
+    let old = bind(&path).expect("bound");
+    let _queued = UnixStream::connect(&path).expect("connected");
+    assert!(ListenerGroup::bind_after(&addr, 1, &options, Some(&old)).is_err(), "it is served");
+    old.refuse_new().expect("shut down for reading");
+    assert!(old.accept_new().is_err(), "a unix socket cannot take it back");
+    let new = ListenerGroup::bind_after(&addr, 1, &options, Some(&old)).expect("bound again");
+    assert!(answers(&path, &new));
+    assert!(old.shards()[0].accept().expect("no error").is_some(), "what was queued is served");
+    old.close_and_unlink().expect("nothing of ours is there");
+    assert!(answers(&path, &new), "the path is the new one's");
+    assert!(bind(&path).expect_err("locked").is_in_use(), "and so is the lock");
+    new.close_and_unlink().expect("removed");
+    assert!(!path.exists());
+}

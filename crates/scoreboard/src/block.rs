@@ -228,6 +228,12 @@ impl<'a> Block<'a> {
         series::read(&self.words[SERIES..]).collect()
     }
 
+    /// `CLOCK_MONOTONIC` in nanoseconds when the code that runs began. `None`: none does.
+    #[must_use]
+    pub fn busy_since(self) -> Option<u64> {
+        Some(self.get(SINCE)).filter(|since| *since != 0)
+    }
+
     /// Reads the request whose code is running, never half of one and half of another.
     ///
     /// `None`: there is none, or the worker died or is stuck while it wrote.

@@ -119,6 +119,26 @@ pub fn drop_syns(listener: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes back [`drop_syns`]: new handshakes are answered again.
+///
+/// # Errors
+///
+/// `ENOENT`: nothing is filtered.
+pub fn answer_syns(listener: &impl AsFd) -> io::Result<()> {
+    let unused: libc::c_int = 0;
+    // SAFETY: the kernel reads one `int`, which outlives the call.
+    crate::check(unsafe {
+        libc::setsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_FILTER,
+            (&raw const unused).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
 /// Has a TCP socket count as readable only once so many bytes are there, or its peer has closed (`SO_RCVLOWAT`).
 ///
 /// A read that does not block still gives whatever there is. If as much is there already, the readiness is reported

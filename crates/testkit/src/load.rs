@@ -29,6 +29,11 @@ pub enum Mode {
         /// Requests per second.
         rate: f64,
     },
+    /// Requests over kept connections at a fixed rate, whatever the answers do; latency as above.
+    OpenLoopKept {
+        /// Requests per second.
+        rate: f64,
+    },
     /// A connection per request, each client as fast as it is answered.
     CloseEach,
     /// Requests over kept connections, each client as fast as it is answered, after `pause`.
@@ -36,6 +41,14 @@ pub enum Mode {
         /// Time a connection idles between requests.
         pause: Duration,
     },
+}
+
+impl Mode {
+    /// Whether connections are kept for further requests.
+    #[must_use]
+    pub fn keeps_connections(self) -> bool {
+        matches!(self, Mode::KeepAlive { .. } | Mode::OpenLoopKept { .. })
+    }
 }
 
 /// What load to make. Bounded by time and by count, whichever comes first.
@@ -124,7 +137,7 @@ impl Load {
     #[must_use]
     pub fn start(mut self) -> Running {
         self.clients = self.clients.clamp(1, CLIENTS_MAX);
-        let keep_alive = matches!(self.mode, Mode::KeepAlive { .. });
+        let keep_alive = self.mode.keeps_connections();
         let fields: Vec<(&str, &str)> =
             self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let request = request_bytes(&self.method, &self.path, &fields, &self.body, keep_alive);

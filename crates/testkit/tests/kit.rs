@@ -104,6 +104,17 @@ fn the_open_loop_keeps_its_rate_and_counts_waiting_as_latency() {
 }
 
 #[test]
+fn the_open_loop_can_keep_its_connections() {
+    let mode = Mode::OpenLoopKept { rate: 200.0 };
+    let mut load = load(&serve(&[Some(OK), Some(OK_CLOSE)]), mode).clients(1);
+    load.requests_max = 20;
+    let report = load.run();
+    report.assert_nothing_lost(20);
+    assert_eq!((report.announced_closes, report.connections), (10, 10), "{report}");
+    assert!(0.09 < report.elapsed.as_secs_f64(), "{report}");
+}
+
+#[test]
 fn responses_are_read_in_every_framing() {
     const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n";
     let response = http::get(&serve(&[Some(CHUNKED)]), "/").expect("whole");

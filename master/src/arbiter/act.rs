@@ -2,15 +2,18 @@
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use scoreboard::{Counter, Fact};
-use shared::contract::Order;
+use scoreboard::{Counter, Fact, State};
+use shared::contract::{Order, RETIRED_ADDRESSES_MAX};
 use sys::Signal;
 
 use super::{Arbiter, PLANS_PER_TURN_MAX};
-use crate::fleet::{Action, DrainReason, Fleet, Id, Manner, Promotion, Reload, Stage, Worker};
-use crate::generation::Generation;
+use crate::fleet::{
+    Action, DrainReason, Fleet, Id, Manner, Promotion, Reload, SpawnFailure, Stage, Worker,
+};
+use crate::generation::{Generation, Listening};
 use crate::hooks::{Hook, worker_facts};
 use crate::proc::{Facts, rss};
 use crate::process::{Orders, PreloaderOrders, Process, WorkerOrders};
@@ -44,6 +47,7 @@ impl Arbiter {
             Action::AbortSilent { id, heard } => {
                 self.abort_silent(id, now.saturating_duration_since(heard), now);
             }
+            Action::AbortOverdue { id } => self.abort_overdue(id, now),
             Action::AbortBoot { id } => self.abort_boot(id, now),
             Action::Kill { id } => self.kill(id, now),
             Action::FinishReload => self.finish_reload(now),
@@ -72,10 +76,27 @@ impl Arbiter {
                 if let Some(block) = block {
                     self.scoreboard.release(block, 0);
                 }
-                let wait = self.fleet.spawn_failed(slot, now, fastrand::f64()).as_secs_f64();
+                self.spawn_failed(slot, generation, &error, now);
+            }
+        }
+    }
+
+    fn spawn_failed(&mut self, slot: usize, generation: u32, error: &std::io::Error, now: Instant) {
+        let before = self.fleet.reload;
+        match self.fleet.spawn_failed(slot, generation, now, fastrand::f64()) {
+            SpawnFailure::EndsReload => {
+                let why = format!("cannot spawn a worker: {error}");
+                self.reload_may_have_failed(before, &why);
+            }
+            SpawnFailure::RetryIn(wait) => {
+                let wait = wait.as_secs_f64();
                 let line =
                     format!("Cannot spawn worker slot={slot} retry_in_s={wait:.1} error={error:?}");
-                self.journal.error(&line);
+                match before {
+                    Reload::Idle => self.journal.error(&line),
+                    // The failure of the reload is the error, if it comes to that.
+                    _ => self.journal.warning(&line),
+                }
             }
         }
     }
@@ -153,27 +174,37 @@ impl Arbiter {
             };
             let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
             self.journal.debug(&format!("Draining worker pid={pid} slot={slot} reason={reason}"));
-            if self.reload.retires_addresses {
-                // It is the last to hold the retired addresses: whatever waits there is its own.
-                process.order(Order::Final);
-            }
+        }
+        if let Some(process) = self.processes.get(&id) {
+            self.order_retired(process);
             process.signal(Signal::SIGTERM);
         }
         self.tell(id, Manner::Draining { deadline }, now);
     }
 
+    /// Before a TERM: whatever waits on the addresses that end with this worker's generation is its own.
+    pub(super) fn order_retired(&self, process: &Process) {
+        let Some(generation) = self.generations.get(&process.generation) else { return };
+        // Who has handed over keeps only what the new master does not have.
+        let newest = self.generation().filter(|_| !self.upgrade.is_followed());
+        let is_retired = |listening: &Rc<Listening>| {
+            let goes_on =
+                |newest: &Generation| newest.listening.iter().any(|l| Rc::ptr_eq(l, listening));
+            !listening.is_held_elsewhere() && !newest.is_some_and(goes_on)
+        };
+        let places = generation.places(is_retired).into_iter();
+        for place in places.take_while(|place| *place < RETIRED_ADDRESSES_MAX) {
+            process.order(Order::Retired(u8::try_from(place).unwrap_or(u8::MAX)));
+        }
+    }
+
     fn abort_silent(&mut self, id: Id, silence: Duration, now: Instant) {
+        if self.is_left_to_debugger(id, now) {
+            return;
+        }
         if let Some(process) = self.processes.get(&id) {
             let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
             let (silent_s, facts) = (silence.as_secs(), Facts::of(pid));
-            if facts.is_traced() {
-                // Somebody looks at it with a debugger; killing it would be no help.
-                self.journal.warning(&format!(
-                    "Worker is silent, but being debugged: left alone pid={pid} slot={slot} silent_s={silent_s}"
-                ));
-                self.fleet.heard(id, now);
-                return;
-            }
             let request = self.request_in_hand(process);
             // gunicorn's words come first: people search for them.
             self.journal.critical(&format!(
@@ -183,6 +214,36 @@ impl Arbiter {
         }
         self.hook_of_abort(id);
         self.tell(id, Fleet::aborting(now), now);
+    }
+
+    fn abort_overdue(&mut self, id: Id, now: Instant) {
+        if self.is_left_to_debugger(id, now) {
+            return;
+        }
+        if let Some(process) = self.processes.get(&id) {
+            let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
+            let (request, facts) = (self.request_in_hand(process), Facts::of(pid));
+            self.journal.critical(&format!(
+                "WORKER TIMEOUT (pid:{pid}) slot={slot} reason=request_timeout{request}{facts}"
+            ));
+            process.signal(Signal::SIGABRT);
+        }
+        self.hook_of_abort(id);
+        self.tell(id, Fleet::aborting(now), now);
+    }
+
+    /// Whether somebody looks at it with a debugger: killing it would be no help.
+    fn is_left_to_debugger(&mut self, id: Id, now: Instant) -> bool {
+        let Some(process) = self.processes.get(&id) else { return false };
+        let (pid, slot) = (process.pid(), process.slot.unwrap_or_default());
+        let is_traced = Facts::of(pid).is_traced();
+        if is_traced {
+            self.journal.warning(&format!(
+                "Worker is out of time, but being debugged: left alone pid={pid} slot={slot}"
+            ));
+            self.fleet.excuse(id, now);
+        }
+        is_traced
     }
 
     fn abort_boot(&mut self, id: Id, now: Instant) {
@@ -246,17 +307,31 @@ impl Arbiter {
         )
     }
 
-    /// Takes every worker's heartbeat from the scoreboard.
+    /// Takes every worker's heartbeat from the scoreboard, and its READY should the message have been lost.
+    ///
+    /// Anybody on this machine can fill the queue of the notify socket; here only our own processes write.
     pub(super) fn listen_for_heartbeats(&mut self) {
         let (real, now) = (sys::clock::monotonic(), self.now());
+        let mut unheard = Vec::new();
         for (id, process) in &self.processes {
             let block = process.block.and_then(|block| self.scoreboard.block(block));
+            if !process.is_ready && block.is_some_and(|block| block.state() == State::Ready) {
+                unheard.push(*id);
+            }
             let beat = block.map_or(0, |block| block.heartbeat());
             if beat != 0 {
                 // A worker may scribble: a beat from the future is one from now.
                 let age = Duration::from_nanos(real.saturating_sub(beat));
                 self.fleet.heard(*id, now.checked_sub(age).unwrap_or(self.fleet.resumed_at));
             }
+            let busy = block.and_then(|block| block.busy_since()).map(|since| {
+                let age = Duration::from_nanos(real.saturating_sub(since));
+                now.checked_sub(age).unwrap_or(self.fleet.resumed_at)
+            });
+            self.fleet.busy(*id, busy);
+        }
+        for id in unheard {
+            self.worker_is_ready(id);
         }
     }
 

@@ -22,6 +22,7 @@ use sys::spawn::Credentials;
 use super::{Arbiter, chain};
 use crate::fleet::{Id, backoff_delay};
 use crate::generation::Listening;
+use crate::lookup::Addresses;
 use crate::process::{Orders, Process};
 
 /// Name of the program, looked for beside the master's own.
@@ -84,6 +85,8 @@ struct Plan {
     build: Option<(u64, u64, i64)>,
     settings: Settings,
     addresses: Vec<BindAddr>,
+    /// Where the names among them lead.
+    found: Addresses,
     /// Opened when it is first spawned.
     listening: Vec<Rc<Listening>>,
     sealed: Option<OwnedFd>,
@@ -139,6 +142,7 @@ impl Plan {
         master: Option<&Path>,
         as_who: Option<&Credentials>,
         inherited: &[Rc<Listening>],
+        found: &Addresses,
     ) -> Option<Plan> {
         let is_wanted = !inherited.is_empty()
             || !settings.admin_bind.is_empty()
@@ -155,6 +159,7 @@ impl Plan {
             settings: settings_of_its_own(settings),
             addresses,
             listening: inherited.to_vec(),
+            found: found.clone(),
             sealed: None,
             credentials: as_who.cloned(),
         })
@@ -169,7 +174,7 @@ impl Plan {
     fn open(&mut self, previous: &[Rc<Listening>]) -> Result<(), String> {
         if self.listening.is_empty() {
             let options = BindOptions { umask: UMASK, ..BindOptions::default() };
-            self.listening = Listening::open(&self.addresses, previous, 1, &options)
+            self.listening = Listening::open(&self.addresses, previous, 1, &options, &self.found)
                 .map_err(|error| chain(&error))?;
         }
         if self.sealed.is_none() {
@@ -205,7 +210,7 @@ impl Arbiter {
     pub(super) fn want_admin(&mut self, settings: &Settings, as_who: Option<&Credentials>) {
         let now = self.now();
         let program = self.invocation.program.as_deref();
-        let wanted = Plan::of(settings, program, as_who, &self.admin.inherited);
+        let wanted = Plan::of(settings, program, as_who, &self.admin.inherited, &self.found);
         match (wanted, &self.admin.plan) {
             // Open and read by nobody would be worse than closed.
             (None, None) => self.admin.passed.clear(),

@@ -8,12 +8,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use net::BindOptions;
 use net::inherit::Inherited;
 use net::notify::Receiver;
+use net::{BindAddr, BindOptions};
 use scoreboard::Scoreboard;
 use shared::settings::Place;
 use sys::signal::SignalFd;
+use sys::spawn::PASSED_FDS_MAX;
 
 use super::admin::Admin;
 use super::follow::{Predecessor, passed_for, understudys};
@@ -31,14 +32,28 @@ use crate::fleet::{Fleet, Stage, State};
 use crate::generation::{Generation, Listening, OpenError};
 use crate::hooks::{Hook, Hooks};
 use crate::journal::Journal;
+use crate::lookup::Addresses;
 use crate::oom::OomKills;
 use crate::pidfile::{PidFile, PidFileError};
 use crate::process::Environment;
 use crate::store;
 use crate::upgrade::{Handover, Heritage, Purpose};
 
+/// Descriptors kept free for what is passed besides the workers' listeners: the contract's own, and in an upgrade the
+/// listeners of `admin` and the control socket.
+const PASSED_BESIDES: usize = 64;
+
 /// Time for hooks to be gone after they were killed.
 pub(super) const HOOKS_END_MAX: Duration = Duration::from_secs(1);
+
+/// What is known before anything is opened.
+#[derive(Debug)]
+pub struct Known {
+    /// The settings.
+    pub loaded: Loaded,
+    /// Addresses of the names in them.
+    pub found: Addresses,
+}
 
 /// Why the master cannot start.
 #[derive(Debug)]
@@ -59,7 +74,7 @@ impl Arbiter {
     /// What is in the way. Nothing is left behind.
     pub fn start(
         invocation: Invocation,
-        loaded: Loaded,
+        Known { loaded, found: addresses }: Known,
         inherited: Vec<Inherited>,
         handover: Option<Handover>,
         journal: Journal,
@@ -116,7 +131,7 @@ impl Arbiter {
             .map_err(OpenError::Inherit)
             .and_then(|inherited| {
                 given_to_admin.extend(inherited);
-                open(&loaded, found.http, &given)
+                open(&loaded, found.http, &given, &addresses)
             })
             .and_then(|listening| Generation::new(0, loaded, listening))
             .and_then(|generation| match Arbiter::fits(&generation) {
@@ -158,6 +173,7 @@ impl Arbiter {
             ),
             processes: BTreeMap::new(),
             last_id: 0,
+            found: addresses,
             preloaders: Preloaders::default(),
             watched: Watched::default(),
             generations: BTreeMap::new(),
@@ -259,6 +275,7 @@ fn open(
     loaded: &Loaded,
     inherited: Vec<OwnedFd>,
     passed: &[Rc<Listening>],
+    found: &Addresses,
 ) -> Result<Vec<Rc<Listening>>, OpenError> {
     if passed.iter().any(|listening| listening.address().is_none()) {
         // The old master inherited them itself, so they are what there is.
@@ -267,13 +284,34 @@ fn open(
     if !inherited.is_empty() {
         return Listening::adopt(inherited).map_err(OpenError::Inherit);
     }
-    let shards = shards(loaded);
-    Ok(Listening::open(&loaded.addresses, passed, shards, &bind_options(loaded))?)
+    let shards = shards(loaded, passed);
+    Ok(Listening::open(&loaded.addresses, passed, shards, &bind_options(loaded), found)?)
 }
 
-/// Sockets per TCP address: one per worker, or one for programs that expect a single listener.
-pub(super) fn shards(loaded: &Loaded) -> usize {
-    if loaded.app.is_foreign || loaded.app.is_python { 1 } else { loaded.settings().workers }
+/// Sockets per TCP address that is not `known` yet: one per worker, or one for programs that expect a single listener.
+///
+/// Fewer when there are many addresses: a process is passed at most [`PASSED_FDS_MAX`] descriptors, all of them at once.
+pub(super) fn shards(loaded: &Loaded, known: &[Rc<Listening>]) -> usize {
+    if loaded.app.is_foreign || loaded.app.is_python {
+        return 1;
+    }
+    let (mut room, mut fresh) = (PASSED_FDS_MAX - PASSED_BESIDES, 0);
+    for address in &loaded.addresses {
+        let known = known.iter().find(|known| known.address() == Some(address));
+        let taken = match (known, address) {
+            (Some(known), _) => known.group.shards().len(),
+            (None, BindAddr::Tcp { .. }) => {
+                fresh += 1;
+                0
+            }
+            (None, _) => 1,
+        };
+        room = room.saturating_sub(taken);
+    }
+    // Each has a lock in the case of a unix socket, which an upgrade passes too.
+    let locks = loaded.addresses.len();
+    let share = room.saturating_sub(locks).checked_div(fresh).unwrap_or(usize::MAX);
+    loaded.settings().workers.min(share).max(1)
 }
 
 pub(super) fn bind_options(loaded: &Loaded) -> BindOptions {

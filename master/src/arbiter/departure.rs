@@ -150,6 +150,10 @@ impl Arbiter {
                 Some(Exit::Code(0) | Exit::Signal(15, _)) => {
                     self.journal.info(&format!("Worker exited pid={pid}{details}"));
                 }
+                // As one that still boots does in a quick stop.
+                Some(Exit::Signal(3, _)) if self.is_stopping_quickly() => {
+                    self.journal.info(&format!("Worker exited pid={pid}{details}"));
+                }
                 _ => self.journal.warning(&line),
             },
             Departure::Asked(Manner::Aborting { .. }) => self.journal.info(&line),

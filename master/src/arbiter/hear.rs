@@ -45,7 +45,7 @@ impl Arbiter {
             Signal::SIGWINCH if self.is_daemon() || self.upgrade.is_doubled() => {
                 self.dismiss_workers();
             }
-            Signal::SIGWINCH => self.journal.info("SIGWINCH ignored. Not daemonized"),
+            Signal::SIGWINCH => self.journal.debug("SIGWINCH ignored. Not daemonized"),
             _ => (),
         }
     }

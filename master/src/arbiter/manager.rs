@@ -1,6 +1,7 @@
 //! The service manager: what systemd is told, if it started us.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,9 @@ use crate::journal::Journal;
 #[derive(Debug)]
 pub(super) struct Manager {
     notifier: Option<Notifier>,
+    /// What was said and not taken, oldest first, and when it is said again.
+    untold: VecDeque<String>,
+    retry_at: Instant,
     /// How often the watchdog is fed, and when next.
     watchdog: Option<(Duration, Instant)>,
     /// Another master is the one that it listens to.
@@ -25,6 +29,12 @@ pub(super) struct Manager {
 
 /// The watchdog is fed this many times in its interval.
 const FEEDS_PER_INTERVAL: u32 = 3;
+
+/// Messages that wait for room in its queue at most: what is older is outdated, so the oldest is dropped.
+const UNTOLD_MAX: usize = 16;
+
+/// Time between two attempts to say what was not taken.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
 
 /// The variable in which systemd (254 and later, or the unit itself) says how many descriptors it keeps.
 const STORE: &str = "FDSTORE";
@@ -42,6 +52,8 @@ impl Manager {
         let interval = interval.filter(|_| notifier.is_some()).map(Duration::from_micros);
         Manager {
             notifier,
+            untold: VecDeque::new(),
+            retry_at: Instant::now(),
             watchdog: interval.map(|interval| (interval / FEEDS_PER_INTERVAL, Instant::now())),
             is_silent: false,
             store_max: number(STORE).and_then(|max| usize::try_from(max).ok()).unwrap_or(0),
@@ -112,21 +124,63 @@ impl Manager {
         self.notifier.is_some()
     }
 
-    /// Tells it. That it does not listen is its own affair.
-    pub(super) fn tell(&self, message: &str) {
-        if let Some(notifier) = self.notifier.as_ref().filter(|_| !self.is_silent) {
-            let _ = notifier.send(message);
+    /// Tells it, now or as soon as there is room in its queue, in the order in which it was said.
+    pub(super) fn tell(&mut self, message: &str) {
+        if self.is_silent || self.notifier.is_none() {
+            return;
+        }
+        if UNTOLD_MAX <= self.untold.len() {
+            self.untold.pop_front();
+        }
+        self.untold.push_back(message.to_owned());
+        self.tell_untold();
+    }
+
+    /// Says again what was not taken, if it is time. Also after another master began to speak: it was ours to say.
+    pub(super) fn retry(&mut self) {
+        if !self.untold.is_empty() && self.retry_at <= Instant::now() {
+            self.tell_untold();
         }
     }
 
+    /// Says again what was not taken, until it is or `longest` is over: at the very end.
+    pub(super) fn retry_within(&mut self, longest: Duration) {
+        let until = Instant::now() + longest;
+        while !self.untold.is_empty() && Instant::now() < until {
+            self.tell_untold();
+            if !self.untold.is_empty() {
+                std::thread::sleep(RETRY_EVERY.min(longest));
+            }
+        }
+    }
+
+    fn tell_untold(&mut self) {
+        let Some(notifier) = &self.notifier else { return };
+        while let Some(message) = self.untold.front() {
+            let is_full = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+            if notifier.send(message).is_err_and(is_full) {
+                self.retry_at = Instant::now() + RETRY_EVERY;
+                return;
+            }
+            // Taken, or it does not listen, which is its own affair.
+            self.untold.pop_front();
+        }
+    }
+
+    /// Time until [`Manager::retry`] has something to do.
+    pub(super) fn retry_wait(&self) -> Option<Duration> {
+        let waits = !self.untold.is_empty();
+        waits.then(|| self.retry_at.saturating_duration_since(Instant::now()))
+    }
+
     /// Tells it that a reload begins; the time tells it which READY belongs to which reload.
-    pub(super) fn tell_reloading(&self) {
+    pub(super) fn tell_reloading(&mut self) {
         let usec = sys::clock::monotonic() / 1_000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=reloading"));
     }
 
     /// Tells it that the stop has begun and may take up to `longest`.
-    pub(super) fn tell_stopping(&self, longest: Duration) {
+    pub(super) fn tell_stopping(&mut self, longest: Duration) {
         let usec = longest.as_micros();
         self.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={usec}\nSTATUS=stopping"));
     }
@@ -138,12 +192,72 @@ impl Manager {
             && *next <= now
         {
             *next = now + *every;
-            self.tell("WATCHDOG=1");
+            // Not kept for later: this means now.
+            if let Some(notifier) = self.notifier.as_ref().filter(|_| !self.is_silent)
+                && notifier.send("WATCHDOG=1").is_err()
+            {
+                *next = now + RETRY_EVERY.min(*every);
+            }
         }
     }
 
     /// Time until the watchdog wants to be fed.
     pub(super) fn watchdog_wait(&self) -> Option<Duration> {
         self.watchdog.map(|(_, next)| next.saturating_duration_since(Instant::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use net::notify::Receiver;
+
+    use super::*;
+
+    fn manager(notifier: Option<Notifier>) -> Manager {
+        Manager {
+            notifier,
+            untold: VecDeque::new(),
+            retry_at: Instant::now(),
+            watchdog: None,
+            is_silent: false,
+            store_max: 0,
+            stored: BTreeMap::new(),
+        }
+    }
+
+    fn texts(receiver: &Receiver) -> Vec<String> {
+        std::iter::from_fn(|| receiver.receive().unwrap()).map(|(_, text)| text).collect()
+    }
+
+    #[test]
+    fn what_a_full_queue_did_not_take_is_told_later_and_in_order() {
+        let receiver = Receiver::open().unwrap();
+        let notifier = Notifier::to(receiver.name()).unwrap();
+        while notifier.send("STATUS=flood").is_ok() {}
+        let mut manager = manager(Some(notifier));
+        for message in ["READY=1", "RELOADING=1", "STOPPING=1"] {
+            manager.tell(message);
+        }
+        assert!(manager.retry_wait().is_some());
+        // Another master speaks by now; what was said before is told all the same.
+        manager.fall_silent();
+        manager.tell("STATUS=not ours any more");
+        assert!(texts(&receiver).iter().all(|text| text == "STATUS=flood"));
+        manager.retry_within(2 * RETRY_EVERY);
+        assert_eq!(texts(&receiver), ["READY=1", "RELOADING=1", "STOPPING=1"]);
+        assert_eq!(manager.retry_wait(), None);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_the_latest_is_kept() {
+        let receiver = Receiver::open().unwrap();
+        let notifier = Notifier::to(receiver.name()).unwrap();
+        while notifier.send("STATUS=flood").is_ok() {}
+        let mut manager = manager(Some(notifier));
+        for number in 0..=UNTOLD_MAX {
+            manager.tell(&format!("STATUS={number}"));
+        }
+        assert_eq!(manager.untold.len(), UNTOLD_MAX);
+        assert_eq!(manager.untold.back(), Some(&format!("STATUS={UNTOLD_MAX}")));
     }
 }

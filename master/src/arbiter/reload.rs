@@ -6,6 +6,7 @@
 //! 3. The others follow; each old worker drains only when its successor is ready. A failure on the way stops it there.
 
 use std::error::Error;
+use std::rc::Rc;
 use std::time::Instant;
 
 use shared::settings::{OnReload, SETTINGS};
@@ -16,6 +17,7 @@ use crate::config::{Answer, Draft, Loaded, Reader};
 use crate::fleet::{Reload, SLOTS_MAX};
 use crate::generation::{Generation, Listening};
 use crate::hooks::Hook;
+use crate::lookup::{self, Lookup};
 
 /// A reload waits while this many workers per slot, and [`LEAVING_MAX_MORE`], have yet to finish: each holds memory.
 const LEAVING_MAX_PER_SLOT: usize = 2;
@@ -28,14 +30,26 @@ const LEAVING_MAX_MORE: usize = 8;
 pub(super) struct ReloadBook {
     /// A reload was asked for while another one was under way; however many, one more answers them all.
     pub(super) asked_again: bool,
+    /// Settings that wait until the new names in them were looked up.
+    looked_up: Option<(Lookup, Loaded)>,
     /// Settings that wait for what an interpreter says of their file.
     pub(super) reading: Option<(Reader, Draft)>,
     /// The generation that is being tried.
     pub(super) candidate: Option<u32>,
     /// When it began.
     pub(super) began: Option<Instant>,
-    /// Whether addresses end with the old generation, so that its workers are the last to hold them.
-    pub(super) retires_addresses: bool,
+}
+
+impl ReloadBook {
+    /// The look-up that is waited for.
+    pub(super) fn lookup(&self) -> Option<&Lookup> {
+        self.looked_up.as_ref().map(|(lookup, _)| lookup)
+    }
+
+    /// Nobody waits for it any more: the server stops.
+    pub(super) fn give_up_lookup(&mut self) {
+        self.looked_up = None;
+    }
 }
 
 impl Arbiter {
@@ -83,14 +97,16 @@ impl Arbiter {
         let draft = self.invocation.draft();
         match draft.and_then(|draft| Ok((draft.ask()?, draft))) {
             Ok((Some(reader), draft)) => self.reload.reading = Some((reader, draft)),
-            Ok((None, draft)) => self.go_on_reloading(draft, None),
+            Ok((None, draft)) => self.look_up(draft, None),
             Err(error) => self.reload_failed(&chain(&error)),
         }
     }
 
     /// Whether a reload is under way.
     pub(super) fn is_reloading(&self) -> bool {
-        self.fleet.reload != Reload::Idle || self.reload.reading.is_some()
+        self.fleet.reload != Reload::Idle
+            || self.reload.reading.is_some()
+            || self.reload.looked_up.is_some()
     }
 
     /// Goes on with a reload once the interpreter has said what is in the file.
@@ -98,15 +114,47 @@ impl Arbiter {
         let Some((reader, _)) = &mut self.reload.reading else { return };
         let Some(answer) = reader.tend() else { return };
         if let Some((_, draft)) = self.reload.reading.take() {
-            self.go_on_reloading(draft, Some(answer));
+            self.look_up(draft, Some(answer));
         }
     }
 
-    fn go_on_reloading(&mut self, draft: Draft, answer: Option<Answer>) {
-        match self.prepare(draft, answer) {
+    /// Checks the settings, and begins to look up the names that are new in them, if there are any.
+    fn look_up(&mut self, draft: Draft, answer: Option<Answer>) {
+        let loaded = match draft.finish(answer) {
+            Ok(loaded) => loaded,
+            Err(error) => return self.reload_failed(&chain(&error)),
+        };
+        let old = self.generation().map(|generation| generation.settings());
+        let names = old.map(|old| lookup::names(loaded.settings(), old)).unwrap_or_default();
+        if names.is_empty() {
+            return self.go_on_reloading(loaded);
+        }
+        match Lookup::start(names) {
+            Ok(lookup) => self.reload.looked_up = Some((lookup, loaded)),
+            Err(error) => self.reload_failed(&format!("cannot look up names: {error}")),
+        }
+    }
+
+    /// Goes on with a reload when its names were looked up.
+    pub(super) fn tend_lookup(&mut self) {
+        let Some((lookup, _)) = &mut self.reload.looked_up else { return };
+        let Some(outcome) = lookup.tend() else { return };
+        let Some((_, loaded)) = self.reload.looked_up.take() else { return };
+        match outcome {
+            Ok(found) => {
+                self.found.extend(found);
+                self.go_on_reloading(loaded);
+            }
+            Err(why) => self.reload_failed(&why),
+        }
+    }
+
+    fn go_on_reloading(&mut self, loaded: Loaded) {
+        let now = self.now();
+        match self.prepare(loaded) {
             Ok(number) => {
                 self.reload.candidate = Some(number);
-                self.fleet.begin_reload(number);
+                self.fleet.begin_reload(number, now);
                 if let Some(generation) = self.generations.get(&number) {
                     let facts = [("GENERATION", number.to_string())];
                     self.hooks.call(generation.settings(), Hook::OnReload, &facts);
@@ -116,16 +164,12 @@ impl Arbiter {
         }
     }
 
-    /// Checks the settings and opens what is new in them; changes nothing else.
-    fn prepare(&mut self, draft: Draft, answer: Option<Answer>) -> Result<u32, String> {
-        let loaded = draft.finish(answer).map_err(|error| chain(&error))?;
+    /// Opens what is new in the settings; changes nothing else.
+    fn prepare(&mut self, loaded: Loaded) -> Result<u32, String> {
         for warning in &loaded.warnings {
             self.journal.warning(warning);
         }
-        self.journal.can_follow(loaded.settings()).map_err(|error| {
-            let name = loaded.settings().errorlog.as_deref().unwrap_or_default();
-            format!("cannot open errorlog {name}: {error}")
-        })?;
+        self.journal.can_follow(&loaded)?;
         let Some(current) = self.generation() else {
             return Err("there is no generation to follow".into());
         };
@@ -138,27 +182,37 @@ impl Arbiter {
         let listening = if current.listening.iter().all(|listening| listening.is_inherited()) {
             current.listening.clone()
         } else {
-            let options = bind_options(&loaded);
-            Listening::open(&loaded.addresses, &current.listening, shards(&loaded), &options)
+            let (options, known) = (bind_options(&loaded), self.known_listening());
+            let shards = shards(&loaded, &known);
+            Listening::open(&loaded.addresses, &known, shards, &options, &self.found)
                 .map_err(|error| crate::generation::OpenError::from(error).explained())?
         };
         let number = self.last_generation + 1;
-        let generation =
-            Generation::new(number, loaded, listening).map_err(|error| chain(&error))?;
-        Arbiter::fits(&generation)?;
-        // It must be there, and be theirs, before the new workers want it.
-        let obituaries = &self.journal.obituaries;
-        let opened = obituaries.open(generation.settings()).and_then(|()| {
-            let who = generation.loaded.credentials.as_ref();
-            who.map_or(Ok(()), |who| obituaries.give_to(who.uid, who.gid))
-        });
-        opened.map_err(|error| format!("cannot open the access log: {error}"))?;
+        let opened = listening.clone();
+        let made = Generation::new(number, loaded, listening)
+            .map_err(|error| chain(&error))
+            .and_then(|generation| Arbiter::fits(&generation).map(|()| generation));
+        let generation = match made {
+            Ok(generation) => generation,
+            Err(why) => {
+                Listening::close_unused(opened);
+                return Err(why);
+            }
+        };
+        drop(opened);
         if generation.wants_embedded() {
             self.want_companion();
         }
         self.last_generation = number;
         self.generations.insert(number, generation);
         Ok(number)
+    }
+
+    /// Everything that any generation listens on, the newest first: an address that an older one has is not bound again.
+    fn known_listening(&self) -> Vec<Rc<Listening>> {
+        let current = self.generation().into_iter();
+        let all = current.chain(self.generations.values().rev());
+        all.flat_map(|generation| &generation.listening).map(Rc::clone).collect()
     }
 
     /// The canary was ready: its generation is the server's from now on.
@@ -174,29 +228,41 @@ impl Arbiter {
             }
             _ => settings.workers.min(SLOTS_MAX),
         };
-        let retired: Vec<_> = old
-            .into_iter()
-            .flat_map(|old| &old.listening)
-            .filter(|listening| {
-                !new.listening.iter().any(|kept| std::rc::Rc::ptr_eq(kept, listening))
-            })
-            .collect();
+        let is_kept = |listening: &&Rc<Listening>| {
+            new.listening.iter().any(|kept| Rc::ptr_eq(kept, listening))
+        };
+        let known = self.known_listening();
         let mut drain_from = now;
-        if !retired.is_empty() {
-            // The last stop of an address: new connections are turned away, begun ones still arrive.
-            for listening in retired.iter().filter(|listening| !listening.is_held_elsewhere()) {
-                if let Err(error) = listening.group.refuse_new() {
-                    self.journal.warning(&format!("Cannot turn connections away error={error:?}"));
-                }
+        for listening in &known {
+            let changed = if is_kept(&listening) {
+                // It may have been given up by a reload whose old workers still finish.
+                listening.revive()
+            } else if listening.is_held_elsewhere() {
+                Ok(())
+            } else {
+                // The last stop of an address: new connections are turned away, begun ones still arrive.
+                drain_from = now + settings.settle_time;
+                listening.retire()
+            };
+            if let Err(error) = changed {
+                let address = listening.group.addr();
+                self.journal.warning(&format!(
+                    "Cannot change who may connect address={address} error={error:?}"
+                ));
             }
-            drain_from = now + settings.settle_time;
-            self.reload.retires_addresses = true;
         }
         let is_new_address = old.is_some_and(|old| old.addresses() != new.addresses());
         if is_new_address {
             self.report_listening(new);
         }
-        self.journal.reconfigure(settings);
+        self.journal.reconfigure(settings, &self.found);
+        // Workers that open it have their own; this one is for those of them that die.
+        if let Err(error) = self.journal.obituaries.open(settings, &self.found) {
+            self.journal.error(&format!("Cannot open the access log error={error:?}"));
+        }
+        if let Some(who) = &new.loaded.credentials {
+            self.journal.give_to(who.uid, who.gid);
+        }
         self.set_title(new);
         self.fleet.prove(number, new_limits, drain_from, now);
         let before = self.fleet.target;
@@ -272,7 +338,7 @@ impl Arbiter {
     pub(super) fn close(&self, generation: Generation) {
         for listening in generation.listening {
             let address = listening.group.addr().to_string();
-            let Some(listening) = std::rc::Rc::into_inner(listening) else { continue };
+            let Some(listening) = Rc::into_inner(listening) else { continue };
             self.close_listening(listening, &address);
         }
     }

@@ -23,6 +23,9 @@ const HURRY: Duration = Duration::from_secs(2);
 /// Longest wait for a killed process: one that hangs in the kernel must not keep the master for ever.
 const KILLED_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// Longest wait for the service manager to take what it was not told yet, at the very end.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+
 /// What is known of the stop under way.
 #[derive(Debug)]
 pub(super) struct StopBook {
@@ -61,7 +64,8 @@ impl Arbiter {
         let now = self.now();
         let (delay, longest) = self.stop_times();
         self.begin_stop(code, false, longest);
-        if self.fleet.serving() == 0 {
+        // One that has not said READY may accept already: from the moment it opens its listeners.
+        if self.fleet.workers().next().is_none() {
             self.stop_all(now);
         } else if delay.is_zero() || self.upgrade.is_followed() || self.upgrade.is_understudy() {
             // Another master takes what comes; only what it does not have settles.
@@ -93,6 +97,11 @@ impl Arbiter {
         }
     }
 
+    /// Whether workers were sent QUIT.
+    pub(super) fn is_stopping_quickly(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.is_quick)
+    }
+
     /// Stops because no worker can boot.
     pub(super) fn halt(&mut self, code: i32) {
         let reason = match code {
@@ -114,6 +123,7 @@ impl Arbiter {
         self.publish();
         self.fleet.end_reload();
         self.reload.reading = None;
+        self.reload.give_up_lookup();
         self.manager.tell_stopping(longest + KILLED_WAIT_MAX + 2 * self.hooks_end_max());
     }
 
@@ -165,7 +175,10 @@ impl Arbiter {
         let deadline = now + self.fleet.limits.graceful_timeout;
         for id in self.fleet.stop_all(deadline) {
             let Some(process) = self.processes.get(&id) else { continue };
-            if is_last {
+            if self.upgrade.is_followed() {
+                // A client of an address that goes on finds the new master: its connections wait as in any drain.
+                self.order_retired(process);
+            } else if is_last {
                 process.order(Order::Final);
             }
             process.signal(Signal::SIGTERM);
@@ -247,6 +260,7 @@ impl Arbiter {
         }
         // A hook of its own: it finds nobody beside it.
         self.hooks.run_to_end(hooks_end_max);
+        self.manager.retry_within(LAST_WORDS_MAX);
         self.journal.flush();
         code
     }

@@ -28,6 +28,11 @@ pub enum Action {
         /// Its last sign of life, or the end of the master's own pause.
         heard: Instant,
     },
+    /// Abort a worker whose loop one request has had for longer than `request_timeout`.
+    AbortOverdue {
+        /// Which.
+        id: Id,
+    },
     /// Abort a worker that took too long to boot.
     AbortBoot {
         /// Which.
@@ -95,6 +100,7 @@ impl Fleet {
                 && canary == Some(number)
             {
                 match &slot.state {
+                    State::Vacant | State::Serving(_) if now < self.want.retry_at => (),
                     State::Vacant | State::Serving(_) => {
                         actions.push(Action::Spawn { slot: number, generation });
                     }
@@ -174,13 +180,14 @@ impl Fleet {
     }
 
     fn plan_health(&self, slot: &Slot, now: Instant, actions: &mut Vec<Action>) {
-        if let Some(limit) = self.limits.timeout {
-            for serving in slot.state.serving() {
-                if let Some(heard) = serving.heard.map(|heard| heard.max(self.resumed_at))
-                    && heard + limit <= now
-                {
-                    actions.push(Action::AbortSilent { id: serving.worker.id, heard });
-                }
+        let is_past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        for serving in slot.state.serving() {
+            let id = serving.worker.id;
+            if is_past(serving.silent_at(self)) {
+                let heard = serving.heard.unwrap_or(now).max(self.resumed_at);
+                actions.push(Action::AbortSilent { id, heard });
+            } else if is_past(serving.overdue_at(self)) {
+                actions.push(Action::AbortOverdue { id });
             }
         }
         if let (Some(limit), State::Booting(worker) | State::Replacing { new: worker, .. }) =
@@ -231,9 +238,8 @@ impl Fleet {
             Manner::Killed { .. } => None,
         });
         let slots = self.slots.iter().enumerate().flat_map(|(number, slot)| {
-            let silent = slot.state.serving().filter_map(|serving| {
-                Some(serving.heard?.max(self.resumed_at) + self.limits.timeout?)
-            });
+            let silent = slot.state.serving().filter_map(|serving| serving.silent_at(self));
+            let overdue = slot.state.serving().filter_map(|serving| serving.overdue_at(self));
             let boot = match &slot.state {
                 State::Booting(worker) | State::Replacing { new: worker, .. } => {
                     self.limits.boot_timeout.map(|limit| worker.since + limit)
@@ -247,7 +253,7 @@ impl Fleet {
                 State::Serving(serving) => serving.is_worn,
                 _ => false,
             };
-            silent.chain(boot).chain(waits.then_some(slot.retry_at))
+            silent.chain(overdue).chain(boot).chain(waits.then_some(slot.retry_at))
         });
         let stage = match self.stage {
             Stage::SayingClose { until } | Stage::Settling { until } => Some(until),
@@ -255,7 +261,8 @@ impl Fleet {
         };
         let reload = match self.reload {
             Reload::Rolling { drain_from } => Some(drain_from),
-            _ => None,
+            Reload::Canary { .. } => Some(self.want.retry_at),
+            Reload::Idle => None,
         };
         // What is past was planned already, or waits for something else than time.
         let is_ahead = |deadline: &Instant| now < *deadline;

@@ -6,6 +6,7 @@ use super::*;
 
 const LIMITS: Limits = Limits {
     timeout: Some(Duration::from_secs(30)),
+    request_timeout: Some(Duration::from_secs(5)),
     boot_timeout: Some(Duration::from_secs(60)),
     graceful_timeout: Duration::from_secs(20),
 };
@@ -74,7 +75,9 @@ impl Story {
                 self.fleet.told(id, Manner::Draining { deadline }, self.now, JITTER);
                 self.done.push(format!("drain {}", id.0));
             }
-            Action::AbortSilent { id, .. } | Action::AbortBoot { id } => {
+            Action::AbortSilent { id, .. }
+            | Action::AbortOverdue { id }
+            | Action::AbortBoot { id } => {
                 self.fleet.told(id, Fleet::aborting(self.now), self.now, JITTER);
                 self.done.push(format!("abort {}", id.0));
             }
@@ -202,9 +205,64 @@ fn a_crash_is_made_good_at_once_and_a_crash_loop_slower_and_slower() {
 fn a_fork_that_fails_is_never_tried_again_at_once() {
     let mut story = Story::serving(1);
     story.fleet.exited(Id(1), story.now, JITTER);
-    assert_eq!(story.fleet.spawn_failed(0, story.now, JITTER), seconds(0.1));
+    let failure = story.fleet.spawn_failed(0, 0, story.now, JITTER);
+    assert_eq!(failure, SpawnFailure::RetryIn(seconds(0.1)));
     story.act();
     story.did(&[]);
+}
+
+#[test]
+fn a_canary_that_cannot_be_spawned_is_tried_again_at_a_growing_pace_and_then_the_reload_ends() {
+    for limit in [Some(seconds(2.0)), None] {
+        let mut story = Story::serving(2);
+        story.fleet.limits.boot_timeout = limit;
+        story.fleet.begin_reload(1, story.now);
+        let (began, mut attempts) = (story.now, 0);
+        while story.fleet.reload != Reload::Idle {
+            let plan = story.fleet.plan(story.now);
+            if plan.is_empty() {
+                let next = story.fleet.next_deadline(story.now).expect("an attempt is to come");
+                assert!(story.now < next, "a deadline that is past wakes nobody");
+                story.now = next;
+                continue;
+            }
+            assert_eq!(plan, [Action::Spawn { slot: 0, generation: 1 }]);
+            attempts += 1;
+            if story.fleet.spawn_failed(0, 1, story.now, JITTER) == SpawnFailure::EndsReload {
+                break;
+            }
+            assert_eq!(story.fleet.plan(story.now), [], "not in the same turn");
+        }
+        // Waits of 0.1, 0.2, 0.4, 0.8 and 1.6 s; or as many as are allowed at all.
+        let want = if limit.is_some() { 6 } else { SPAWN_FAILURES_MAX };
+        assert_eq!(attempts, want);
+        assert!(limit.is_none_or(|limit| story.now <= began + limit + seconds(1.2)));
+        assert_eq!((story.fleet.reload, story.fleet.serving()), (Reload::Idle, 2));
+        story.act();
+        story.did(&[]);
+    }
+}
+
+#[test]
+fn a_reload_after_one_that_could_not_spawn_begins_at_once() {
+    let mut story = Story::serving(1);
+    for generation in [1, 2] {
+        story.fleet.begin_reload(generation, story.now);
+        assert_eq!(story.fleet.plan(story.now), [Action::Spawn { slot: 0, generation }]);
+        story.fleet.spawn_failed(0, generation, story.now, JITTER);
+        story.fleet.end_reload();
+    }
+    // Midway it ends as well, and what is replaced stays.
+    let mut story = Story::serving(2);
+    story.fleet.begin_reload(1, story.now);
+    story.act();
+    story.fleet.ready(Id(3), story.now);
+    story.fleet.prove(1, LIMITS, story.now, story.now);
+    for attempt in 1..=SPAWN_FAILURES_MAX {
+        let ends = story.fleet.spawn_failed(1, 1, story.now, JITTER) == SpawnFailure::EndsReload;
+        assert_eq!(ends, attempt == SPAWN_FAILURES_MAX);
+    }
+    assert_eq!(story.fleet.reload, Reload::Idle);
 }
 
 #[test]
@@ -221,6 +279,36 @@ fn silence_is_aborted_replaced_at_once_and_killed() {
     story.wait(2.0);
     story.did(&["kill 1"]);
     assert!(matches!(story.exit(1), Departure::Asked(Manner::Killed { .. })));
+}
+
+#[test]
+fn a_request_that_has_a_worker_for_too_long_ends_with_it() {
+    let mut story = Story::serving(2);
+    story.fleet.limits.timeout = None;
+    story.fleet.busy(Id(1), Some(story.now));
+    let at = story.now + seconds(5.0) + REQUEST_GRACE;
+    assert_eq!(story.fleet.next_deadline(story.now), Some(at));
+    story.wait(6.9);
+    story.did(&[]);
+    // Another request has it by now.
+    story.fleet.busy(Id(1), Some(story.now));
+    story.wait(6.9);
+    story.did(&[]);
+    story.wait(0.2);
+    story.did(&["abort 1", "spawn 3 in 0 of 0"]);
+    story.ready(3);
+    // None has it, and the time of a pause of the master's own does not count.
+    story.fleet.busy(Id(2), None);
+    story.wait(100.0);
+    story.did(&["kill 1"]);
+    story.fleet.busy(Id(2), Some(story.now - seconds(100.0)));
+    story.fleet.resumed_at = story.now;
+    story.act();
+    story.did(&[]);
+    story.now += seconds(100.0);
+    story.fleet.excuse(Id(2), story.now);
+    story.act();
+    story.did(&[]);
 }
 
 #[test]
@@ -257,7 +345,7 @@ fn a_boot_that_hangs_is_aborted() {
 #[test]
 fn reload_sends_a_canary_first_and_drains_only_what_is_replaced() {
     let mut story = Story::serving(3);
-    story.fleet.begin_reload(1);
+    story.fleet.begin_reload(1, story.now);
     story.act();
     story.did(&["spawn 4 in 0 of 1"]);
     story.wait(5.0);
@@ -277,7 +365,7 @@ fn reload_sends_a_canary_first_and_drains_only_what_is_replaced() {
 fn a_canary_that_dies_or_hangs_changes_nothing() {
     for hangs in [false, true] {
         let mut story = Story::serving(2);
-        story.fleet.begin_reload(1);
+        story.fleet.begin_reload(1, story.now);
         story.act();
         if hangs {
             story.wait(60.0);
@@ -296,7 +384,7 @@ fn a_canary_that_dies_or_hangs_changes_nothing() {
 #[test]
 fn a_reload_that_fails_midway_keeps_the_old_ones() {
     let mut story = Story::serving(3);
-    story.fleet.begin_reload(1);
+    story.fleet.begin_reload(1, story.now);
     story.act();
     story.ready(4);
     story.exit(5);
@@ -311,7 +399,7 @@ fn a_reload_that_fails_midway_keeps_the_old_ones() {
 #[test]
 fn an_old_worker_that_dies_during_a_reload_is_replaced_from_what_is_proven() {
     let mut story = Story::serving(2);
-    story.fleet.begin_reload(1);
+    story.fleet.begin_reload(1, story.now);
     story.act();
     story.exit(2);
     story.did(&["spawn 3 in 0 of 1", "spawn 4 in 1 of 0"]);
@@ -320,7 +408,7 @@ fn an_old_worker_that_dies_during_a_reload_is_replaced_from_what_is_proven() {
     story.did(&["drain 1", "drain 4", "spawn 5 in 1 of 1"]);
     // The predecessor in the canary's slot dies: the canary simply has the slot.
     let mut story = Story::serving(1);
-    story.fleet.begin_reload(1);
+    story.fleet.begin_reload(1, story.now);
     story.act();
     story.exit(1);
     assert_eq!(story.ready(2), Promotion::Canary);
@@ -330,7 +418,7 @@ fn an_old_worker_that_dies_during_a_reload_is_replaced_from_what_is_proven() {
 #[test]
 fn drains_wait_until_retired_addresses_have_settled() {
     let mut story = Story::serving(1);
-    story.fleet.begin_reload(1);
+    story.fleet.begin_reload(1, story.now);
     story.act();
     story.fleet.ready(Id(2), story.now);
     story.fleet.prove(1, LIMITS, story.now + seconds(0.15), story.now);
@@ -363,7 +451,7 @@ fn a_dismissed_fleet_comes_back_by_reload() {
     story.act();
     story.did(&["drain 1", "drain 2"]);
     assert!(story.fleet.is_settled() && !story.fleet.is_hopeless());
-    story.fleet.begin_reload(1);
+    story.fleet.begin_reload(1, story.now);
     story.act();
     story.did(&["spawn 3 in 0 of 1"]);
     assert_eq!(story.fleet.ready(Id(3), story.now), Promotion::Canary);
@@ -447,7 +535,7 @@ fn any_order_of_events_leaves_a_sane_fleet() {
                 }
                 6 if story.fleet.reload == Reload::Idle => {
                     generation += 1;
-                    story.fleet.begin_reload(generation);
+                    story.fleet.begin_reload(generation, story.now);
                 }
                 7 => story.fleet.wear(Id(any)),
                 _ => story.now += seconds(random.f64() * 70.0),

@@ -3,6 +3,8 @@
 // Each test file uses a part of it; a helper of tests may fail as a test does.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod upgradable;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -98,6 +100,18 @@ pub fn features() -> &'static str {
         assert!(cargo.status().unwrap().success(), "the example must build");
         folder.join("examples/features").to_str().unwrap().to_owned()
     })
+}
+
+/// Puts master and worker where every user may execute them; the master's path.
+pub fn programs_for_everybody(folder: &Folder) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(folder.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["master", "worker"] {
+        let built = master().with_file_name(name);
+        let copy = folder.path(name);
+        fs::hard_link(&built, &copy).or_else(|_| fs::copy(&built, &copy).map(drop)).unwrap();
+    }
+    folder.path("master")
 }
 
 /// A master's command in `folder`, with nothing of this process's settings in its environment.

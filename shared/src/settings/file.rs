@@ -56,14 +56,16 @@ pub fn assignments(path: &Path, text: &str) -> Found {
     for ((key, value), is_hook) in entries {
         let at = key.span();
         let retired = Retired::find(key.get_ref());
+        let judged = retired.map(|retired| retired.with(&plain_text(value.get_ref())));
         let setting = Setting::find(key.get_ref())
             .filter(|setting| !is_hook || setting.section == Section::Hooks);
         let Some(setting) = setting else {
-            match retired.map(|retired| (retired.fate, retired.sentence())) {
-                Some((Fate::Ignored, message)) => {
+            match judged.map(|judged| judged.map(|it| (it.fate, it.sentence()))) {
+                Some(None) => (),
+                Some(Some((Fate::Ignored, message))) => {
                     warnings.push((at.start, Problem { place: place(at), message }.to_string()));
                 }
-                Some((Fate::Refused, message)) => {
+                Some(Some((Fate::Refused, message))) => {
                     problems.push((at.start, Problem { place: place(at), message }));
                 }
                 None => {
@@ -141,6 +143,20 @@ fn texts(kind: Kind, value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
         (Kind::Mode, _) => Err("file permissions, such as \"0022\" or 0o22"),
         (Kind::Seconds, _) => Err("a number of seconds"),
         (Kind::Bytes, _) => Err("a number of bytes, or a string such as \"1m\""),
+    }
+}
+
+/// A value of any kind as one would write it on the command line; what cannot be written there is empty.
+fn plain_text(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Array(entries) => {
+            let texts: Vec<String> = entries.iter().map(|e| plain_text(e.get_ref())).collect();
+            texts.join(",")
+        }
+        _ => String::new(),
     }
 }
 
@@ -226,6 +242,15 @@ mod tests {
              m.toml:3:1: unknown hook \"workers\"\n\
              m.toml:4:14: child_exit is \"'\", expected a program and its arguments"
         );
+    }
+
+    #[test]
+    fn gunicorns_defaults_and_its_own_names_are_no_mistake() {
+        let text = "protocol = 'http'\nhttp_protocols = ['h1']\ncert_reqs = 0\n\
+                    http2_cleartext = 'off'\ncontrol_socket_disable = true";
+        let found = assignments(Path::new("m.toml"), text);
+        assert!(found.problems.is_empty() && found.warnings.is_empty(), "{found:?}");
+        assert!(read(text).unwrap().settings.no_control_socket);
     }
 
     #[test]

@@ -149,6 +149,11 @@ fn take(name: &Name, place: Place, found: &mut Found) {
         };
     }
     if let Some(retired) = Retired::find(&name.name) {
+        let judged = match &name.texts {
+            Some(texts) => retired.with(&texts.join(",")),
+            None => Some(*retired),
+        };
+        let Some(retired) = judged else { return };
         let message = retired.sentence();
         match retired.fate {
             // Nothing was asked for.

@@ -46,6 +46,26 @@ impl Retired {
         RETIRED.iter().find(|retired| retired.name == name)
     }
 
+    /// What it comes to with this value. `None`: it asks for what there is anyway, so nothing has to be said.
+    #[must_use]
+    pub fn with(&self, value: &str) -> Option<Retired> {
+        let value = value.trim();
+        let is_harmless = |(name, values): &&(&str, &[&str])| {
+            *name == self.name && values.iter().any(|harmless| harmless.eq_ignore_ascii_case(value))
+        };
+        if HARMLESS.iter().any(|harmless| is_harmless(&harmless)) {
+            return None;
+        }
+        let refused = |why| Some(Retired { fate: Refused, why, ..*self });
+        match self.name {
+            "worker_class" if is_asgi(value) => refused(NO_ASGI),
+            "worker_class" if !is_gunicorns_worker(value) => refused(
+                "no worker class of that name is known; there is one kind of worker, an event loop",
+            ),
+            _ => Some(*self),
+        }
+    }
+
     /// What is said to whoever uses it.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -79,6 +99,30 @@ const UNSAFE: &str = "it lets requests through that a proxy may understand diffe
 const PER_REQUEST: &str =
     "no command is run per request; in gunicorn's Python configuration file it is a function";
 
+/// Values with which a setting that is refused asks for what there is anyway: gunicorn's defaults.
+const HARMLESS: &[(&str, &[&str])] = &[
+    ("protocol", &["http"]),
+    ("http_protocols", &["h1"]),
+    ("http2_cleartext", &["off", "false"]),
+    ("cert_reqs", &["0"]),
+];
+
+/// gunicorn's own workers, by their short names. They run WSGI applications, and so do ours.
+const GUNICORNS_WORKERS: &[&str] =
+    &["sync", "gthread", "gevent", "gevent_wsgi", "gevent_pywsgi", "eventlet", "tornado"];
+
+/// Whether it is one of gunicorn's own workers, by its short name or the path of its class.
+fn is_gunicorns_worker(name: &str) -> bool {
+    let name = name.strip_prefix("egg:gunicorn#").unwrap_or(name);
+    GUNICORNS_WORKERS.contains(&name) || name.starts_with("gunicorn.workers.")
+}
+
+/// Whether it is a worker for ASGI applications: gunicorn's, uvicorn's or another one.
+fn is_asgi(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with("uvicorn") || name.contains("asgi")
+}
+
 /// The settings, in gunicorn's order.
 pub static RETIRED: &[Retired] = &[
     row(
@@ -110,7 +154,7 @@ pub static RETIRED: &[Retired] = &[
         "default_proc_name",
         &[],
         Value,
-        Refused,
+        Ignored,
         "it is gunicorn's own; proc_name names the processes",
     ),
     row("paste", &["paste", "paster"], Value, Refused, NO_PASTE),
@@ -202,13 +246,45 @@ pub static RETIRED: &[Retired] = &[
     row("dirty_post_fork", &[], Value, Refused, NO_DIRTY),
     row("dirty_worker_init", &[], Value, Refused, NO_DIRTY),
     row("dirty_worker_exit", &[], Value, Refused, NO_DIRTY),
-    row("control_socket_disable", &[], Value, Refused, "its name here is no_control_socket"),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::super::SETTINGS;
     use super::*;
+
+    #[test]
+    fn values_that_ask_for_what_there_is_are_no_mistake() {
+        for (name, harmless, refused) in [
+            ("protocol", "http", "uwsgi"),
+            ("http_protocols", "h1", "h2,h1"),
+            ("http2_cleartext", "off", "upgrade"),
+            ("cert_reqs", "0", "2"),
+        ] {
+            let retired = Retired::find(name).unwrap();
+            assert_eq!(retired.with(harmless), None, "{name} {harmless}");
+            assert_eq!(retired.with(refused).unwrap().fate, Refused, "{name} {refused}");
+        }
+    }
+
+    #[test]
+    fn a_worker_class_is_judged_by_its_name() {
+        let class = Retired::find("worker_class").unwrap();
+        for name in
+            ["sync", "gthread", "gevent", "eventlet", "gunicorn.workers.ggevent.GeventWorker"]
+        {
+            assert_eq!(class.with(name), Some(*class), "{name}");
+        }
+        for name in ["uvicorn.workers.UvicornWorker", "asgi", "gunicorn.workers.gasgi.ASGIWorker"] {
+            let judged = class.with(name).unwrap();
+            assert_eq!((judged.fate, judged.why), (Refused, NO_ASGI), "{name}");
+        }
+        for name in ["gtread", "meinheld.gmeinheld.MeinheldWorker", ""] {
+            let judged = class.with(name).unwrap();
+            assert_eq!(judged.fate, Refused, "{name}");
+            assert!(judged.sentence().contains("no worker class of that name"), "{name}");
+        }
+    }
 
     #[test]
     fn no_name_or_flag_is_offered_and_retired_at_once() {

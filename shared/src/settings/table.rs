@@ -263,8 +263,8 @@ settings! {
     /// Time a request may take from its head to the end of its answer's head; 0 is without limit.
     ///
     /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that. It is answered with 504;
-    /// a response that comes in pieces may last longer, but no piece of it. On `threads`, an exception is raised as well. A
-    /// Python application without threads holds the loop: what it is at goes on, what waits for its turn is answered.
+    /// a response that comes in pieces may last longer, but no piece of it. On `threads`, an exception is raised as well.
+    /// What has the worker's loop, or a thread, for two seconds more ends with its worker, if this is set; the log names it.
     request_timeout: Option<Duration> = "", parse::maybe_seconds, {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
@@ -589,7 +589,8 @@ settings! {
 
     /// User that workers run as, by name or number; the master stays who it is.
     ///
-    /// Needs a master that is root. Unix sockets and log files are given to that user.
+    /// Needs a master that is root. Unix sockets and log files are given to that user. Looked up at the start, and by a
+    /// reload that changes it.
     user: Option<String> = "", parse::text, {
         section: Section::Process, meta: "USER", short: Some('u'),
     }

@@ -19,6 +19,7 @@ impl EventLoop {
                 }
                 Message::Order(Order::SayClose) => self.core.drain.say_close(),
                 Message::Order(Order::Final) => self.core.drain.set_final(),
+                Message::Order(Order::Retired(address)) => self.shards.retire(address),
                 Message::End => {
                     self.core.kernel.log.warning(format_args!("The master is gone: finishing"));
                     self.core.drain.set_final();
@@ -56,7 +57,11 @@ impl EventLoop {
     pub(super) fn drain(&mut self) {
         match self.core.drain.begin(self.core.now()) {
             Farewell::None => return,
-            Farewell::CloseListeners => (),
+            Farewell::CloseListeners => {
+                for shard in self.shards.retired() {
+                    self.accept_some(shard, ACCEPTS_AT_END_MAX);
+                }
+            }
             Farewell::AcceptAllThenClose => self.sweep_for(ACCEPTS_AT_END_MAX),
         }
         self.shards.close(&self.poll);

@@ -5,11 +5,12 @@
 //! - It serves nobody: it holds the listeners for its copies, as the master does.
 //! - How a process is copied is the host's business, for its language has to know of it.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use net::Listener;
-use net::notify::Notifier;
 use nix::errno::Errno;
 use scoreboard::Scoreboard;
 use shared::contract;
@@ -24,6 +25,7 @@ use crate::context::Boot;
 use crate::contract::{self as given, ContractError, Inheritance, Lifeline};
 use crate::error::Chain;
 use crate::log::Log;
+use crate::notices::Notices;
 use crate::run::{fail, serve, what_failed};
 
 /// The process that loads an application once, and what it was given.
@@ -33,7 +35,7 @@ pub struct Preloader {
     settings: Settings,
     scoreboard: Option<Scoreboard>,
     generation: u64,
-    notifier: Option<Notifier>,
+    notices: RefCell<Notices>,
     log: Log,
     /// The master, whose children the copies are to be.
     parent: Pid,
@@ -88,7 +90,7 @@ impl Preloader {
             settings,
             scoreboard,
             generation,
-            notifier,
+            notices: RefCell::new(Notices::new(notifier)),
         }))
     }
 
@@ -114,7 +116,7 @@ impl Preloader {
     pub fn fail(&self, why: HostBoot) -> i32 {
         let (code, error) = why.into_parts();
         let why = Chain(&*error).to_string();
-        fail(&self.log, self.notifier.as_ref(), code, what_failed(code), &why);
+        fail(&self.log, &mut self.notices.borrow_mut(), code, what_failed(code), &why);
         self.log.finish();
         code
     }
@@ -123,16 +125,15 @@ impl Preloader {
     pub fn say_ready(&self) {
         // What it was loaded with may have changed them.
         let _ = sys::signal::be_deaf();
-        if let Some(notifier) = &self.notifier {
-            // A master that is gone has ended this process, or is about to.
-            let _ = notifier.send("READY=1");
-        }
+        self.notices.borrow_mut().say("READY=1", Instant::now());
     }
 
     /// Waits until there is something to do.
     pub fn wait(&self) {
+        let mut notices = self.notices.borrow_mut();
+        notices.retry(Instant::now());
         // A failure is a lack of memory: the next turn tries again.
-        let _ = sys::fd::wait_readable(&self.channel, None);
+        let _ = sys::fd::wait_readable(&self.channel, notices.wait(Instant::now()));
     }
 
     /// What is to be done now.
@@ -195,7 +196,7 @@ impl Preloader {
             listeners: given::mark_own(self.listeners, wish.slot),
             block: given::block(self.scoreboard, wish.block)?,
             lifeline: Some(Lifeline::new(lifeline).map_err(given::cannot(contract::LIFELINE))?),
-            notifier: self.notifier,
+            notifier: self.notices.into_inner().into_notifier(),
             own: None,
         })
     }

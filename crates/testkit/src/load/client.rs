@@ -13,7 +13,7 @@ const NAP: Duration = Duration::from_millis(20);
 pub(crate) struct Client<'a> {
     shared: &'a Shared,
     report: Report,
-    /// Kept from the last request, in [`Mode::KeepAlive`].
+    /// Kept from the last request, if connections are.
     kept: Option<Connection>,
 }
 
@@ -25,7 +25,7 @@ impl<'a> Client<'a> {
     pub(crate) fn run(mut self) -> Report {
         while let Some(number) = self.shared.next() {
             match self.shared.load.mode {
-                Mode::OpenLoop { rate } => {
+                Mode::OpenLoop { rate } | Mode::OpenLoopKept { rate } => {
                     let due = self.shared.start + Duration::from_secs_f64(number as f64 / rate);
                     if !self.sleep_until(due) {
                         break;
@@ -97,7 +97,7 @@ impl<'a> Client<'a> {
             let detail = format!("{line} {:.80}", text.trim());
             self.fail(Failure::BadStatus, &detail, "");
         }
-        let keep_alive = matches!(self.shared.load.mode, Mode::KeepAlive { .. });
+        let keep_alive = self.shared.load.mode.keeps_connections();
         if keep_alive && response.says_close() {
             self.report.announced_closes += 1;
         }
