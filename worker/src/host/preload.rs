@@ -5,7 +5,6 @@
 //! - It serves nobody: it holds the listeners for its copies, as the master does.
 //! - How a process is copied is the host's business, for its language has to know of it.
 
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -35,7 +34,7 @@ pub struct Preloader {
     settings: Settings,
     scoreboard: Option<Scoreboard>,
     generation: u64,
-    notices: RefCell<Notices>,
+    notices: Notices,
     log: Log,
     /// The master, whose children the copies are to be.
     parent: Pid,
@@ -90,7 +89,7 @@ impl Preloader {
             settings,
             scoreboard,
             generation,
-            notices: RefCell::new(Notices::new(notifier)),
+            notices: Notices::new(notifier),
         }))
     }
 
@@ -113,27 +112,26 @@ impl Preloader {
     }
 
     /// Says that there is no application; returns the exit code.
-    pub fn fail(&self, why: HostBoot) -> i32 {
+    pub fn fail(&mut self, why: HostBoot) -> i32 {
         let (code, error) = why.into_parts();
         let why = Chain(&*error).to_string();
-        fail(&self.log, &mut self.notices.borrow_mut(), code, what_failed(code), &why);
+        fail(&self.log, &mut self.notices, code, what_failed(code), &why);
         self.log.finish();
         code
     }
 
     /// Says that the application is loaded.
-    pub fn say_ready(&self) {
+    pub fn say_ready(&mut self) {
         // What it was loaded with may have changed them.
         let _ = sys::signal::be_deaf();
-        self.notices.borrow_mut().say("READY=1", Instant::now());
+        self.notices.say("READY=1", Instant::now());
     }
 
     /// Waits until there is something to do.
-    pub fn wait(&self) {
-        let mut notices = self.notices.borrow_mut();
-        notices.retry(Instant::now());
+    pub fn wait(&mut self) {
+        self.notices.retry(Instant::now());
         // A failure is a lack of memory: the next turn tries again.
-        let _ = sys::fd::wait_readable(&self.channel, notices.wait(Instant::now()));
+        let _ = sys::fd::wait_readable(&self.channel, self.notices.wait(Instant::now()));
     }
 
     /// What is to be done now.
@@ -196,7 +194,7 @@ impl Preloader {
             listeners: given::mark_own(self.listeners, wish.slot),
             block: given::block(self.scoreboard, wish.block)?,
             lifeline: Some(Lifeline::new(lifeline).map_err(given::cannot(contract::LIFELINE))?),
-            notifier: self.notices.into_inner().into_notifier(),
+            notifier: self.notices.into_notifier(),
             own: None,
         })
     }
