@@ -5,9 +5,9 @@
 //! - It serves nobody: it holds the listeners for its copies, as the master does.
 //! - How a process is copied is the host's business, for its language has to know of it.
 
-use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use net::Listener;
@@ -35,7 +35,8 @@ pub struct Preloader {
     settings: Settings,
     scoreboard: Option<Scoreboard>,
     generation: u64,
-    notices: RefCell<Notices>,
+    /// What the master is told. Its interpreter is let go of during the wait, so it has to be safe for threads.
+    notices: Mutex<Notices>,
     log: Log,
     /// The master, whose children the copies are to be.
     parent: Pid,
@@ -90,7 +91,7 @@ impl Preloader {
             settings,
             scoreboard,
             generation,
-            notices: RefCell::new(Notices::new(notifier)),
+            notices: Mutex::new(Notices::new(notifier)),
         }))
     }
 
@@ -116,24 +117,31 @@ impl Preloader {
     pub fn fail(&self, why: HostBoot) -> i32 {
         let (code, error) = why.into_parts();
         let why = Chain(&*error).to_string();
-        fail(&self.log, &mut self.notices.borrow_mut(), code, what_failed(code), &why);
+        fail(&self.log, &mut self.notices(), code, what_failed(code), &why);
         self.log.finish();
         code
+    }
+
+    fn notices(&self) -> MutexGuard<'_, Notices> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that the application is loaded.
     pub fn say_ready(&self) {
         // What it was loaded with may have changed them.
         let _ = sys::signal::be_deaf();
-        self.notices.borrow_mut().say("READY=1", Instant::now());
+        self.notices().say("READY=1", Instant::now());
     }
 
     /// Waits until there is something to do.
     pub fn wait(&self) {
-        let mut notices = self.notices.borrow_mut();
-        notices.retry(Instant::now());
+        let wait = {
+            let (mut notices, now) = (self.notices(), Instant::now());
+            notices.retry(now);
+            notices.wait(now)
+        };
         // A failure is a lack of memory: the next turn tries again.
-        let _ = sys::fd::wait_readable(&self.channel, notices.wait(Instant::now()));
+        let _ = sys::fd::wait_readable(&self.channel, wait);
     }
 
     /// What is to be done now.
@@ -195,7 +203,11 @@ impl Preloader {
             listeners: given::mark_own(self.listeners, wish.slot),
             block: given::block(self.scoreboard, wish.block)?,
             lifeline: Some(Lifeline::new(lifeline).map_err(given::cannot(contract::LIFELINE))?),
-            notifier: self.notices.into_inner().into_notifier(),
+            notifier: self
+                .notices
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner)
+                .into_notifier(),
             own: None,
         })
     }
