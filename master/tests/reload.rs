@@ -248,7 +248,7 @@ fn a_failed_reload_leaves_no_traces() {
     server.folder.write_program("good.sh", "#!/bin/sh\nexit 3\n");
     server.signal(Signal::SIGHUP);
     server.wait_for_lines("Reload failed", 2);
-    assert!(!socket.exists(), "the socket of a refused setting stays");
+    server.wait_until("the socket of a refused setting is gone", || !socket.exists());
     server.wait_until("all is closed", || descriptors() == before);
 
     // What the master itself writes into the access log still goes where the settings in force say.

@@ -3,7 +3,7 @@
 //! - Every worker waits on every shard of every address, its own first: exclusive waiters are woken in the order of
 //!   their registration, so the owner gets its own connections while it is idle, and anyone else when it is not.
 //! - An owner that was woken and has not run yet looks busy. So what came to somebody else's shard is left to its owner for
-//!   a moment, and then taken one by one at first: kept connections stay spread over the workers.
+//!   a moment, and then taken one by one: kept connections stay spread over the workers.
 //! - Where all workers share one listener, whoever keeps a connection goes to the end of the queue.
 //! - A worker at its limit takes all shards out of the set *before* it waits; it never declines after a wake-up. At the
 //!   sweeps it takes what no sibling took, if some connection can make way (`event_loop/room.rs`).
@@ -29,8 +29,9 @@ const PATIENCE: Duration = Duration::from_millis(2);
 const OWN_AT_ONCE: usize = 8;
 /// Connections taken at once from a listener that all workers share.
 const SHARED_AT_ONCE: usize = 2;
-/// An owner that has left so much in a row is taken to be away: stuck, or gone.
-const LEFT_IN_A_ROW_MAX: u32 = 3;
+/// An owner that has left so many connections in a row is taken to be away: stuck, or gone. On a busy machine one that is
+/// merely not running yet needs some milliseconds.
+const LEFT_IN_A_ROW_MAX: u32 = 8;
 /// For so long nothing is left to an owner that is taken to be away.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -67,8 +68,8 @@ enum Whose {
 struct Left {
     /// When we look whether it is still there.
     until: Instant,
-    /// How many connections we take then.
-    count: usize,
+    /// We have looked before, and taken one.
+    is_more: bool,
 }
 
 /// What the wait set holds, as far as listeners go.
@@ -99,39 +100,39 @@ pub(crate) struct Shards {
 impl Shards {
     /// `listeners`, each with whether this worker owns it. Their tokens are `first_token` and on, in order.
     pub(crate) fn new(listeners: Vec<(Listener, bool)>, first_token: u64, now: Instant) -> Self {
-        let mut known = Vec::new();
+        // The addresses in the order of the listeners, and how many listeners each has.
+        let mut addresses: Vec<(net::LocalAddr, usize)> = Vec::new();
         for (listener, _) in &listeners {
-            if !known.contains(listener.local_addr()) {
-                known.push(listener.local_addr().clone());
+            match addresses.iter_mut().find(|(address, _)| address == listener.local_addr()) {
+                Some((_, count)) => *count += 1,
+                None => addresses.push((listener.local_addr().clone(), 1)),
             }
         }
-        let addresses: Vec<_> =
-            listeners.iter().map(|(listener, _)| listener.local_addr().clone()).collect();
-        let whose = |listener: &Listener, is_own| match addresses
-            .iter()
-            .filter(|address| *address == listener.local_addr())
-            .count()
-        {
-            1 => Whose::Shared,
-            _ if is_own => Whose::Ours,
-            _ => Whose::Another,
+        let place = |listener: &Listener| {
+            let mut known = addresses.iter().enumerate();
+            known.find(|(_, (address, _))| address == listener.local_addr())
         };
         let (mut shards, mut others): (Vec<_>, Vec<_>) = listeners
             .into_iter()
-            .map(|(listener, is_own)| Shard {
-                whose: whose(&listener, is_own),
-                address: known
-                    .iter()
-                    .position(|address| address == listener.local_addr())
-                    .unwrap_or_default(),
-                is_retired: false,
-                listener,
-                is_armed: false,
-                left: None,
-                left_in_a_row: 0,
-                away_until: None,
+            .map(|(listener, is_own)| {
+                let (address, count) =
+                    place(&listener).map_or((0, 1), |(address, (_, count))| (address, *count));
+                Shard {
+                    whose: match (count, is_own) {
+                        (1, _) => Whose::Shared,
+                        (_, true) => Whose::Ours,
+                        (_, false) => Whose::Another,
+                    },
+                    listener,
+                    is_armed: false,
+                    address,
+                    is_retired: false,
+                    left: None,
+                    left_in_a_row: 0,
+                    away_until: None,
+                }
             })
-            .partition(|shard| shard.whose != Whose::Another);
+            .partition(Shard::is_own);
         // Or the worker that happens to be first would be first for everybody's connections.
         fastrand::shuffle(&mut others);
         shards.append(&mut others);
@@ -231,7 +232,7 @@ impl Shards {
     pub(crate) fn on_wake(&mut self, poll: &Poll, index: usize, now: Instant) -> usize {
         match self.shards.get_mut(index) {
             Some(shard) if shard.leaves(now) => {
-                shard.left = Some(Left { until: now + PATIENCE, count: 1 });
+                shard.left = Some(Left { until: now + PATIENCE, is_more: false });
                 self.disarm(poll, |shard| shard.left.is_some());
                 0
             }
@@ -240,35 +241,31 @@ impl Shards {
         }
     }
 
-    /// A shard whose owner has had its time by `now`, and how many connections are to be taken from it.
+    /// A shard whose owner has had its time by `now`: one connection is to be taken from it.
     ///
-    /// The caller tells [`Shards::looked`] how many there were.
-    pub(crate) fn next_overdue(&self, now: Instant) -> Option<(usize, usize)> {
-        let mut left = self.shards.iter().enumerate();
-        left.find_map(|(index, shard)| {
-            shard.left.filter(|left| left.until <= now).map(|left| (index, left.count))
-        })
+    /// The caller tells [`Shards::looked`] whether there was one.
+    pub(crate) fn next_overdue(&self, now: Instant) -> Option<usize> {
+        self.shards.iter().position(|shard| shard.left.is_some_and(|left| left.until <= now))
     }
 
-    /// So many connections were taken from a shard that [`Shards::next_overdue`] named.
+    /// We looked at a shard that [`Shards::next_overdue`] named.
     ///
-    /// As long as there are more, twice as many are taken each time; soon they are taken as if they were ours.
-    pub(crate) fn looked(&mut self, poll: &Poll, index: usize, taken: usize, now: Instant) {
+    /// If there was a connection, its owner has time for the next one, too; but soon it is taken to be away, and what comes
+    /// to it is taken as if it came to us.
+    pub(crate) fn looked(&mut self, poll: &Poll, index: usize, was_there: bool, now: Instant) {
         let Some(shard) = self.shards.get_mut(index) else { return };
         let Some(left) = shard.left.take() else { return };
-        match (taken, left.count) {
-            (0, 1) => shard.left_in_a_row = 0,
-            // Nothing more has come since the last look.
-            (0, _) => (),
-            _ => shard.left_in_a_row += 1,
+        if was_there {
+            shard.left_in_a_row += 1;
+        } else if !left.is_more {
+            shard.left_in_a_row = 0;
         }
         if LEFT_IN_A_ROW_MAX <= shard.left_in_a_row {
             shard.left_in_a_row = 0;
             shard.away_until = Some(now + AWAY);
         }
-        if left.count <= taken && shard.leaves(now) {
-            let count = 2 * left.count;
-            shard.left = Some(Left { until: now + PATIENCE, count });
+        if was_there && shard.leaves(now) {
+            shard.left = Some(Left { until: now + PATIENCE, is_more: true });
         } else if self.arming == Arming::All {
             self.arm(poll, |_| true);
         }
@@ -374,13 +371,13 @@ mod tests {
         assert_eq!(shards.on_wake(&poll, 1, now), 0);
         assert_eq!(shards.next_overdue(now), None);
         assert_eq!(shards.next_deadline(), Some(now + PATIENCE));
-        assert_eq!(shards.next_overdue(now + PATIENCE), Some((1, 1)));
-        // There is more: twice as many the next time.
-        shards.looked(&poll, 1, 1, now + PATIENCE);
+        assert_eq!(shards.next_overdue(now + PATIENCE), Some(1));
+        // There was one: its owner has time for the next.
+        shards.looked(&poll, 1, true, now + PATIENCE);
         assert_eq!(shards.next_overdue(now + PATIENCE), None);
-        assert_eq!(shards.next_overdue(now + 2 * PATIENCE), Some((1, 2)));
-        // Its owner took the rest.
-        shards.looked(&poll, 1, 0, now + 2 * PATIENCE);
+        assert_eq!(shards.next_overdue(now + 2 * PATIENCE), Some(1));
+        // It took the rest.
+        shards.looked(&poll, 1, false, now + 2 * PATIENCE);
         assert_eq!(shards.next_overdue(now + AWAY), None);
         assert!(shards.shards[1].is_armed);
     }
@@ -391,8 +388,8 @@ mod tests {
         let (poll, mut shards) = shards(2, 1, now);
         for _ in 0..LEFT_IN_A_ROW_MAX {
             assert_eq!(shards.on_wake(&poll, 1, now), 0);
-            shards.looked(&poll, 1, 1, now);
-            shards.looked(&poll, 1, 0, now);
+            shards.looked(&poll, 1, true, now);
+            shards.looked(&poll, 1, false, now);
         }
         assert_eq!(shards.on_wake(&poll, 1, now), OWN_AT_ONCE);
         assert_eq!(shards.on_wake(&poll, 1, now + AWAY), 0);

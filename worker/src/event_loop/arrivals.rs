@@ -36,9 +36,9 @@ impl EventLoop {
 
     /// Looks at the shards that were left to their owners for long enough.
     pub(super) fn take_overdue(&mut self, now: Instant) {
-        while let Some((shard, count)) = self.shards.next_overdue(now) {
-            let taken = self.accept_some(shard, self.at_most(count));
-            self.shards.looked(&self.poll, shard, taken, now);
+        while let Some(shard) = self.shards.next_overdue(now) {
+            let was_there = self.accept_some(shard, 1) != 0;
+            self.shards.looked(&self.poll, shard, was_there, now);
         }
     }
 
