@@ -39,6 +39,8 @@ const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 const STANDSTILL_GRACE: Duration = Duration::from_secs(1);
 /// Between the handlers of one turn a heartbeat is given after so many nanoseconds: it is one handler that must not be silent.
 const HEARTBEAT_WITHIN_TURN_NS: u64 = HEARTBEAT_EVERY.as_nanos() as u64;
+/// Deadlines of connections that are looked at in one turn: where a thousand come together, others have their turn between.
+const EXPIRIES_PER_TURN_MAX: usize = 32;
 /// Events taken from one wait.
 const EVENTS_MAX: usize = 1024;
 /// After a worker was full it accepts again when one in so many places is free: arming costs a system call per shard.
@@ -342,7 +344,7 @@ impl EventLoop {
         let (connections, core) = (&mut self.connections, &mut self.core);
         let registry = self.poll.registry();
         let mut closed = Vec::new();
-        self.timers.expire(now, &mut |index| {
+        self.timers.expire(now, EXPIRIES_PER_TURN_MAX, &mut |index| {
             let connection = connections.get_mut(index)?;
             match connection.deadline() {
                 Some(at) if at <= now => {

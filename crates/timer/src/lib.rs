@@ -15,7 +15,7 @@
 //! timers.schedule(7usize, start + second);
 //! // Meanwhile the deadline of 7 has moved to two seconds; nobody told the timers.
 //! let mut asked = Vec::new();
-//! timers.expire(start + second, &mut |key| { asked.push(key); Some(start + 2 * second) });
+//! timers.expire(start + second, usize::MAX, &mut |key| { asked.push(key); Some(start + 2 * second) });
 //! assert_eq!((asked, timers.next_deadline()), (vec![7], Some(start + 2 * second)));
 //! ```
 
@@ -112,14 +112,14 @@ impl<K: Key> Timers<K> {
         None
     }
 
-    /// Asks about every key that is due at `now`. The answer is the key's deadline as it is by now: a later one puts the
-    /// key back, `None` forgets it.
+    /// Asks about keys that are due at `now`, at most `most` of them: the others stay due. The answer is the key's deadline as
+    /// it is by now: a later one puts the key back, `None` forgets it.
     ///
     /// An answer that is not after `now` is asked about again at the next call, not in this one, so the call ends.
-    pub fn expire(&mut self, now: Instant, ask: &mut dyn FnMut(K) -> Option<Instant>) {
+    pub fn expire(&mut self, now: Instant, most: usize, ask: &mut dyn FnMut(K) -> Option<Instant>) {
         let mut overdue = Vec::new();
-        while let Some(when) = self.next_deadline() {
-            if now < when {
+        for _ in 0..most {
+            if self.next_deadline().is_none_or(|when| now < when) {
                 break;
             }
             let Some(Reverse((_, key))) = self.heap.pop() else { break };
@@ -147,7 +147,7 @@ mod tests {
 
     fn due(timers: &mut Timers<usize>, now: Instant) -> Vec<usize> {
         let mut asked = Vec::new();
-        timers.expire(now, &mut |key| {
+        timers.expire(now, usize::MAX, &mut |key| {
             asked.push(key);
             None
         });
@@ -181,7 +181,7 @@ mod tests {
         }
         assert_eq!(timers.heap.len(), 10_000);
         let mut asked = 0;
-        timers.expire(start + ms(1000), &mut |key| {
+        timers.expire(start + ms(1000), usize::MAX, &mut |key| {
             asked += 1;
             Some(deadlines[key])
         });
@@ -231,7 +231,7 @@ mod tests {
         let mut timers: Timers<usize> = Timers::new();
         timers.schedule(0, start);
         let mut asked = 0;
-        timers.expire(start + ms(1), &mut |_| {
+        timers.expire(start + ms(1), usize::MAX, &mut |_| {
             asked += 1;
             Some(start)
         });
@@ -257,7 +257,7 @@ mod tests {
                 timers.schedule(key, at);
             }
             let mut fired = Vec::new();
-            timers.expire(now, &mut |key| match deadlines[key] {
+            timers.expire(now, usize::MAX, &mut |key| match deadlines[key] {
                 Some(at) if at <= now => {
                     fired.push(key);
                     deadlines[key] = None;
@@ -268,5 +268,25 @@ mod tests {
             assert!(deadlines.iter().flatten().all(|&at| now < at), "missed at {tick}");
             assert!(timers.heap.len() <= 400, "{}", timers.heap.len());
         }
+    }
+
+    #[test]
+    fn many_that_are_due_at_once_are_asked_about_a_few_at_a_time() {
+        let start = Instant::now();
+        let mut timers = Timers::new();
+        for key in 0..5usize {
+            timers.schedule(key, start);
+        }
+        let mut asked = Vec::new();
+        for count in [2, 4, 5, 5] {
+            timers.expire(start, 2, &mut |key| {
+                asked.push(key);
+                None
+            });
+            assert_eq!(asked.len(), count);
+            assert_eq!(timers.next_deadline(), (count < 5).then_some(start));
+        }
+        asked.sort_unstable();
+        assert_eq!(asked, [0, 1, 2, 3, 4]);
     }
 }
