@@ -167,15 +167,7 @@ impl<'o> Encoder<'o> {
         }
         let start = out.len();
         stamp.begin(out, status);
-        Ok(Encoder {
-            out,
-            start,
-            exchange,
-            status,
-            declared: None,
-            upgrades: false,
-            is_finished: false,
-        })
+        Ok(Encoder::begun(out, start, exchange, status))
     }
 
     /// Begins a response whose status line has a reason phrase of the application's.
@@ -198,7 +190,13 @@ impl<'o> Encoder<'o> {
         }
         let start = out.len();
         stamp.begin_with_reason(out, status, reason);
-        Ok(Encoder {
+        Ok(Encoder::begun(out, start, exchange, status))
+    }
+
+    /// The status line stands in `out` from `start` on.
+    #[inline]
+    fn begun(out: &'o mut Vec<u8>, start: usize, exchange: Exchange, status: u16) -> Self {
+        Encoder {
             out,
             start,
             exchange,
@@ -206,7 +204,7 @@ impl<'o> Encoder<'o> {
             declared: None,
             upgrades: false,
             is_finished: false,
-        })
+        }
     }
 
     /// Whether a field called `name` was added.

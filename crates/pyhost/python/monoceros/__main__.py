@@ -116,11 +116,7 @@ def main():
     if hooks:
         hooks.end()
     _threads.end(code)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass
+    _load.flush()
     return code
 
 

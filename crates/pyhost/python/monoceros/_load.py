@@ -74,13 +74,18 @@ def text_of(error):
     return "".join(traceback.format_exception(error)).rstrip("\n")
 
 
-def leave(code):
-    """Ends the process at once, whatever threads were begun in it."""
+def flush():
+    """Writes out what the application printed, as far as there is somewhere to write it to."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (AttributeError, OSError, ValueError):
             pass
+
+
+def leave(code):
+    """Ends the process at once, whatever threads were begun in it."""
+    flush()
     os._exit(code)
 
 

@@ -3,9 +3,10 @@
 import atexit
 import os
 import signal
-import sys
 import threading
 import time
+
+from monoceros import _load
 
 # Longest time that threads have for their end once the worker has done its work, in seconds.
 END_MAX = 1.0
@@ -60,9 +61,4 @@ def end(code):
         thread.join(max(0.0, until - time.monotonic()))
     if any(thread.is_alive() for thread in _started):
         atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (AttributeError, OSError, ValueError):
-                pass
-        os._exit(code)
+        _load.leave(code)
