@@ -17,6 +17,8 @@ const ATTACKERS: usize = 1_000;
 const ATTACK: Duration = Duration::from_secs(4);
 /// Between two signs of life of one slow client.
 const DRIP_EVERY: Duration = Duration::from_millis(500);
+/// The attackers give theirs one after the other, as clients that know nothing of each other: a few in each tick.
+const TICK: Duration = Duration::from_millis(1);
 /// Longest time for one measurement.
 const MEASURE_MAX: Duration = Duration::from_secs(60);
 /// How long a slow client may go on before it must have been let go.
@@ -57,9 +59,9 @@ fn slow_clients_hold_nobody_up_and_are_let_go() {
         settings.body_timeout = Duration::from_secs(2);
         settings.write_timeout = Duration::from_secs(2);
     });
-    let quiet = measure(worker.address, ATTACK / 2);
-    println!("quiet: {quiet}");
     for attack in &ATTACKS {
+        let quiet = measure(worker.address, ATTACK / 2);
+        println!("quiet: {quiet}");
         let siege = Siege::default();
         let (arrival, under_attack, let_go) = std::thread::scope(|scope| {
             let attacking = scope.spawn(|| besiege(worker.address, attack, &siege));
@@ -199,8 +201,7 @@ struct Siege {
 fn besiege(address: SocketAddr, attack: &Attack, siege: &Siege) -> usize {
     let mut clients: Vec<Slow> = Vec::with_capacity(ATTACKERS);
     let mut let_go = 0;
-    let ticks = DRIP_EVERY.as_millis() as usize / 5;
-    let share = ATTACKERS / ticks;
+    let share = ATTACKERS * TICK.as_millis() as usize / DRIP_EVERY.as_millis() as usize;
     let mut next = 0;
     while !siege.is_over.load(Ordering::Relaxed) {
         for _ in 0..share.min(ATTACKERS - clients.len()) * 4 {
@@ -214,7 +215,7 @@ fn besiege(address: SocketAddr, attack: &Attack, siege: &Siege) -> usize {
                 clients[next] = Slow::begin(address, attack);
             }
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(TICK);
     }
     let_go
 }
