@@ -14,7 +14,7 @@ use crate::panics;
 const TASK_ROUNDS_MAX: usize = 16;
 
 /// Nanoseconds of a turn that go to long responses; what is left of them waits until newcomers were looked at.
-const LONG_NS_MAX: u64 = 1_000_000;
+const LONG_NS_MAX: u64 = 250_000;
 
 /// A task that belongs to no request.
 pub(super) struct Spawned {
