@@ -158,7 +158,7 @@ impl Connection {
     ) -> u16 {
         core.let_go();
         let client_keeps = exchange.keep_alive;
-        // Asked again: the drain may have begun while the handler was at work.
+        // Asked this late: the drain may have begun while the handler was at work.
         exchange.keep_alive &= !core.drain.says_close() && !response.is_last;
         let after = match body {
             Some(body) if !body.decoder.is_done() => {
@@ -360,8 +360,9 @@ impl Connection {
 
     /// Closes our side after the last response.
     fn finish(&mut self, lingers: bool, core: &mut Core) {
+        // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
+        let lingers = lingers || self.is_readable;
         self.state = if lingers && !self.has_ended && self.stream.half_close().is_ok() {
-            // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
             let until = core.now() + LINGER_MAX;
             self.linger(until, core);
             State::Lingering { until }
