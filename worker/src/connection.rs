@@ -422,12 +422,14 @@ impl Connection {
 
     /// Takes note of what the kernel said, and goes as far as it can.
     pub(crate) fn on_ready(&mut self, readiness: Readiness, core: &mut Core) -> Verdict {
-        if readiness.has_failed {
+        let is_over = readiness.has_failed;
+        if is_over && !matches!(self.state, State::Lingering { .. }) {
             // Reset, or closed in both directions: nobody is there to take an answer.
             self.abandon(core);
             return Verdict::Close;
         }
-        self.is_readable |= readiness.is_readable;
+        // Where our side is closed already, the end of the other one makes it both: what came before it is read first.
+        self.is_readable |= readiness.is_readable || is_over;
         self.is_writable |= readiness.is_writable;
         self.is_ending |= readiness.is_ending;
         if self.is_long() {

@@ -338,6 +338,37 @@ fn a_last_answer_is_whole_though_its_client_sends_on() {
 }
 
 #[test]
+fn a_last_answer_is_whole_though_its_client_ends_behind_what_is_unread() {
+    use nix::sys::socket::{MsgFlags, send};
+    use std::os::fd::AsRawFd;
+
+    const BYTES: usize = 200_000;
+    let log = std::env::temp_dir().join(format!("monoceros-life-{}", std::process::id()));
+    let worker = start(example("features"), |settings| {
+        settings.keepalive = Duration::ZERO;
+        settings.accesslog = Some(log.to_str().unwrap().to_owned());
+    });
+    let answered = || std::fs::read_to_string(&log).unwrap_or_default().matches("/big/").count();
+    for round in 1..=10 {
+        let mut client = worker.connect();
+        client.send(&format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        // The kernel has the answer, and much of it is still on the worker's side.
+        until(|| answered() == round, || worker.log());
+        // Bytes and the end come together.
+        let more = MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
+        assert_eq!(send(client.stream.as_raw_fd(), &[b'x'; 10_000], more), Ok(10_000));
+        client.half_close();
+        for _ in 0..2 {
+            worker.get("/hello/you").expect(200); // By the second it has seen them.
+        }
+        assert_eq!(client.reply().expect(200).body.len(), BYTES);
+        assert_eq!(client.rest(), "");
+    }
+    worker.stop();
+    std::fs::remove_file(log).unwrap();
+}
+
+#[test]
 fn without_a_master_a_worker_binds_and_serves_by_itself() {
     use std::io::{BufRead, BufReader};
     let mut child = std::process::Command::new(bundled())
