@@ -12,6 +12,7 @@ mod produce;
 mod receive;
 mod record;
 mod respond;
+mod stall;
 
 use std::fs::File;
 use std::io;
@@ -319,8 +320,8 @@ pub(crate) struct Connection {
     since: Instant,
     /// When the state has lasted too long.
     state_deadline: Option<Instant>,
-    /// When the client has not taken output for too long.
-    write_deadline: Option<Instant>,
+    /// The client does not take output as quickly as it comes.
+    stall: Option<stall::Stall>,
     waker: Option<(Arc<TaskWaker>, Waker)>,
 }
 
@@ -355,7 +356,7 @@ impl Connection {
             replied: None,
             since: core.now(),
             state_deadline: None,
-            write_deadline: None,
+            stall: None,
             waker: None,
         };
         connection.state_deadline = core.after(core.limits.header);

@@ -238,10 +238,7 @@ impl Connection {
                 return self.conclude(finish, status, core);
             }
             if !self.is_writable {
-                if self.write_deadline.is_none() {
-                    self.write_deadline = core.after(core.limits.write);
-                }
-                return;
+                return self.await_client(core);
             }
             if budget == 0 {
                 return core.queue.push(self.task_key());
@@ -257,7 +254,7 @@ impl Connection {
                     core.block.add(Counter::BytesOut, sent as u64);
                     sending.writer.sent(sent as u64);
                     budget = budget.saturating_sub(sent);
-                    self.write_deadline = None;
+                    self.give(sent);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
                 Err(error) if is_unfit(&error) => {

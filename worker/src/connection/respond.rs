@@ -337,7 +337,7 @@ impl Connection {
                 Ok(count) => {
                     core.block.add(Counter::BytesOut, count as u64);
                     self.written += count;
-                    self.write_deadline = None; // The client takes something: the time runs anew.
+                    self.give(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
                 Err(_) => {
@@ -347,14 +347,11 @@ impl Connection {
             }
         }
         if self.written < self.output.len() {
-            if self.write_deadline.is_none() {
-                self.write_deadline = core.after(core.limits.write);
-            }
+            self.await_client(core);
             return false;
         }
         self.output.release();
         self.written = 0;
-        self.write_deadline = None;
         true
     }
 
