@@ -12,6 +12,7 @@ mod produce;
 mod receive;
 mod record;
 mod respond;
+mod stall;
 
 use std::fs::File;
 use std::io;
@@ -319,8 +320,8 @@ pub(crate) struct Connection {
     since: Instant,
     /// When the state has lasted too long.
     state_deadline: Option<Instant>,
-    /// When the client has not taken output for too long.
-    write_deadline: Option<Instant>,
+    /// The client does not take output as quickly as it comes.
+    stall: Option<stall::Stall>,
     waker: Option<(Arc<TaskWaker>, Waker)>,
 }
 
@@ -355,7 +356,7 @@ impl Connection {
             replied: None,
             since: core.now(),
             state_deadline: None,
-            write_deadline: None,
+            stall: None,
             waker: None,
         };
         connection.state_deadline = core.after(core.limits.header);
@@ -422,12 +423,14 @@ impl Connection {
 
     /// Takes note of what the kernel said, and goes as far as it can.
     pub(crate) fn on_ready(&mut self, readiness: Readiness, core: &mut Core) -> Verdict {
-        if readiness.has_failed {
+        let is_over = readiness.has_failed;
+        if is_over && !matches!(self.state, State::Lingering { .. }) {
             // Reset, or closed in both directions: nobody is there to take an answer.
             self.abandon(core);
             return Verdict::Close;
         }
-        self.is_readable |= readiness.is_readable;
+        // Where our side is closed already, the end of the other one makes it both: what came before it is read first.
+        self.is_readable |= readiness.is_readable || is_over;
         self.is_writable |= readiness.is_writable;
         self.is_ending |= readiness.is_ending;
         if self.is_long() {

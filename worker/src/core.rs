@@ -41,6 +41,8 @@ pub(crate) struct TimeLimits {
     pub(crate) linger: Duration,
     /// Bytes per second that a body must keep up; 0 is without limit.
     pub(crate) body_rate_min: u64,
+    /// Bytes per second that a client must take of its response; 0 is without limit.
+    pub(crate) write_rate_min: u64,
 }
 
 impl TimeLimits {
@@ -53,6 +55,7 @@ impl TimeLimits {
             keep_alive: settings.keepalive,
             linger: settings.linger_timeout,
             body_rate_min: settings.body_rate_min,
+            write_rate_min: settings.write_rate_min,
         }
     }
 
@@ -67,15 +70,37 @@ impl TimeLimits {
         now: Instant,
     ) -> Option<Instant> {
         let latest = now + self.body?;
-        let earned = match before {
-            Some(before) if self.body_rate_min != 0 => {
-                let ns = (bytes as u64).saturating_mul(1_000_000_000) / self.body_rate_min;
-                before.checked_add(Duration::from_nanos(ns)).unwrap_or(latest)
-            }
-            _ => latest,
-        };
-        Some(earned.min(latest))
+        Some(match before {
+            Some(before) => earned(before, bytes as u64, self.body_rate_min, latest),
+            None => latest,
+        })
     }
+
+    /// When a client has left its response alone for too long, now that it has taken `bytes` more of it.
+    ///
+    /// As [`TimeLimits::body_deadline`]; and a client that took nothing has earned nothing, whatever the rate.
+    pub(crate) fn write_deadline(
+        &self,
+        before: Option<Instant>,
+        bytes: u64,
+        now: Instant,
+    ) -> Option<Instant> {
+        let latest = now + self.write?;
+        Some(match before {
+            Some(before) if bytes == 0 => before,
+            Some(before) => earned(before, bytes, self.write_rate_min, latest),
+            None => latest,
+        })
+    }
+}
+
+/// `before`, and the time that `bytes` have earned; at most `latest`.
+fn earned(before: Instant, bytes: u64, rate_min: u64, latest: Instant) -> Instant {
+    if rate_min == 0 {
+        return latest;
+    }
+    let earned = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate_min);
+    before.checked_add(earned).map_or(latest, |until| until.min(latest))
 }
 
 /// What the parser needs to know of the settings, for peers that are trusted.
@@ -383,5 +408,29 @@ mod tests {
         // What came quickly is no credit for dripping later.
         let rich = limits.body_deadline(limits.body_deadline(None, 0, begun), 1 << 20, begun);
         assert_eq!(rich, Some(begun + 15 * second));
+    }
+
+    #[test]
+    fn a_client_that_takes_too_little_runs_out_of_time_and_a_steady_one_does_not() {
+        let begun = Instant::now();
+        let second = Duration::from_secs(1);
+        let ends_after = |rate: u64, bytes: u64| {
+            let limits = TimeLimits {
+                write_rate_min: rate,
+                write: Some(Duration::from_secs(15)),
+                ..TimeLimits::of(&Settings::default())
+            };
+            let mut deadline = limits.write_deadline(None, 0, begun);
+            (1..120).find(|&passed| {
+                let now = begun + second * passed;
+                deadline = limits.write_deadline(deadline, bytes, now);
+                deadline.is_some_and(|at| at <= now)
+            })
+        };
+        assert_eq!(ends_after(500, 0), Some(15));
+        assert_eq!(ends_after(500, 250), Some(30));
+        assert_eq!(ends_after(500, 501), None);
+        assert_eq!(ends_after(0, 0), Some(15));
+        assert_eq!(ends_after(0, 1), None);
     }
 }

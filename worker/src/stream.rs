@@ -105,6 +105,11 @@ impl Stream {
         }
     }
 
+    /// What the kernel holds that the client has not taken, as [`sys::socket::unsent`] counts it; `None` if it does not say.
+    pub(crate) fn unsent(&self) -> Option<u64> {
+        sys::socket::unsent(self).ok()
+    }
+
     /// Makes the coming close a reset: the client must not take what it has for the whole.
     pub(crate) fn reset_on_close(&self) {
         let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };

@@ -306,6 +306,69 @@ fn connections_that_were_read_leave_no_reset_behind() {
 }
 
 #[test]
+fn a_last_answer_is_whole_though_its_client_sends_on() {
+    const BYTES: usize = 4_000_000;
+    let folder = std::env::temp_dir().join(format!("monoceros-last-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::File::create(folder.join("big")).unwrap().set_len(BYTES as u64).unwrap();
+    // Every answer is the last of its connection, as in a drain. What the client pipelined is not answered.
+    let at_once = |settings: &mut shared::settings::Settings| settings.keepalive = Duration::ZERO;
+    let files = format!("BODIES_FILES={}", folder.display());
+    let (bodies, _) = common::begin_with(example("bodies"), at_once, &[&files]);
+    let features = start(example("features"), at_once);
+    for (worker, path) in [
+        (&features, format!("/big/{BYTES}")),
+        (&bodies, format!("/stream/{BYTES}/of/{BYTES}")),
+        (&bodies, "/static/big".to_owned()),
+    ] {
+        for field in ["", "Connection: close\r\n"] {
+            let mut client = worker.connect();
+            client.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n{field}\r\n"));
+            client.wait_readable();
+            client.send(&"GET /hello/you HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000));
+            let reply = client.reply().expect(200);
+            assert!(reply.closes() && reply.body.len() == BYTES, "{path}: {}", reply.head);
+            client.half_close();
+            assert_eq!(client.rest(), "", "{path}");
+        }
+    }
+    features.stop();
+    bodies.stop();
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_last_answer_is_whole_though_its_client_ends_behind_what_is_unread() {
+    use nix::sys::socket::{MsgFlags, send};
+    use std::os::fd::AsRawFd;
+
+    const BYTES: usize = 200_000;
+    let log = std::env::temp_dir().join(format!("monoceros-life-{}", std::process::id()));
+    let worker = start(example("features"), |settings| {
+        settings.keepalive = Duration::ZERO;
+        settings.accesslog = Some(log.to_str().unwrap().to_owned());
+    });
+    let answered = || std::fs::read_to_string(&log).unwrap_or_default().matches("/big/").count();
+    for round in 1..=10 {
+        let mut client = worker.connect();
+        client.send(&format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        // The kernel has the answer, and much of it is still on the worker's side.
+        until(|| answered() == round, || worker.log());
+        // Bytes and the end come together.
+        let more = MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
+        assert_eq!(send(client.stream.as_raw_fd(), &[b'x'; 10_000], more), Ok(10_000));
+        client.half_close();
+        for _ in 0..2 {
+            worker.get("/hello/you").expect(200); // By the second it has seen them.
+        }
+        assert_eq!(client.reply().expect(200).body.len(), BYTES);
+        assert_eq!(client.rest(), "");
+    }
+    worker.stop();
+    std::fs::remove_file(log).unwrap();
+}
+
+#[test]
 fn without_a_master_a_worker_binds_and_serves_by_itself() {
     use std::io::{BufRead, BufReader};
     let mut child = std::process::Command::new(bundled())

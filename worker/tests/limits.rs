@@ -1,11 +1,17 @@
 //! Time and space: slow, silent, greedy and too many clients.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on fails.
+
 mod common;
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, example, start, until};
+use shared::settings::Settings;
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -210,6 +216,77 @@ fn a_client_that_reads_steadily_is_not_one_that_takes_nothing() {
         read += count;
         let due = Duration::from_secs_f64(read as f64 / RATE);
         std::thread::sleep(due.saturating_sub(began.elapsed()));
+    }
+}
+
+/// Asks for `path` on a connection whose kernel has hardly any memory for what comes.
+fn ask_with_little_room(worker: &common::Worker, path: &str) -> TcpStream {
+    use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
+    let (family, kind) = (AddressFamily::Inet, SockType::Stream);
+    let client = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    socket::setsockopt(&client, sockopt::RcvBuf, &4096).unwrap();
+    socket::connect(client.as_raw_fd(), &SockaddrStorage::from(worker.address)).unwrap();
+    let mut client = TcpStream::from(client);
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+    client
+}
+
+/// Reads so much at a time, with pauses, for as long as `most` or until the end; returns how long that was.
+fn sip(mut client: TcpStream, bytes: usize, pause: Duration, most: Duration) -> Duration {
+    let (began, mut piece) = (Instant::now(), vec![0; bytes]);
+    while began.elapsed() < most && matches!(client.read(&mut piece), Ok(1..)) {
+        std::thread::sleep(pause);
+    }
+    began.elapsed()
+}
+
+/// Has `check` look at a long response of each kind: one that is there whole, one that is made, a file.
+fn with_long_responses(
+    change: impl Fn(&mut Settings),
+    check: impl Fn(&common::Worker, &str) + Sync,
+) {
+    const BYTES: u64 = 100_000_000;
+    static FOLDERS: AtomicU32 = AtomicU32::new(0);
+    let number = FOLDERS.fetch_add(1, Relaxed);
+    let folder = format!("monoceros-limits-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::File::create(folder.join("long")).unwrap().set_len(BYTES).unwrap();
+    let features = start(example("features"), &change);
+    let files = format!("BODIES_FILES={}", folder.display());
+    let (bodies, _) = common::begin_with(example("bodies"), &change, &[&files]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| check(&features, &format!("/big/{BYTES}")));
+        scope.spawn(|| check(&bodies, &format!("/stream/{BYTES}")));
+        scope.spawn(|| check(&bodies, "/static/long"));
+    });
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_is_not_cut() {
+    // Slower than the kernel says "writable" again within the limit.
+    let change = |settings: &mut Settings| settings.write_timeout = Duration::from_secs(1);
+    with_long_responses(change, |worker, path| {
+        let (pause, most) = (Duration::from_millis(100), Duration::from_secs(4));
+        let lasted = sip(ask_with_little_room(worker, path), 2500, pause, most);
+        assert!(most <= lasted, "{path} was cut after {lasted:?}");
+    });
+}
+
+#[test]
+fn a_client_that_takes_a_little_again_and_again_is_cut_by_the_smallest_rate() {
+    let (pause, most) = (Duration::from_millis(5), Duration::from_secs(4));
+    for (rate, is_cut) in [(200_000, true), (0, false)] {
+        let change = |settings: &mut Settings| {
+            settings.write_timeout = Duration::from_secs(1);
+            settings.write_rate_min = rate;
+        };
+        with_long_responses(change, |worker, path| {
+            let lasted = sip(ask_with_little_room(worker, path), 100, pause, most);
+            assert_eq!(lasted < most, is_cut, "{path} lasted {lasted:?}, smallest rate {rate}");
+        });
     }
 }
 

@@ -182,6 +182,23 @@ pub fn set_unsent_max(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Reads how much the kernel still holds of what was written (`SIOCOUTQ`): what the peer's kernel, or on a unix socket the
+/// peer itself, has not taken.
+///
+/// TCP counts bytes. Unix sockets count memory, which comes free in pieces of up to some 40 KB.
+///
+/// # Errors
+///
+/// Not a socket, or a listening one.
+pub fn unsent(socket: &impl AsFd) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one `int`, which outlives the call.
+    crate::check(unsafe {
+        libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes)
+    })?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
 /// Who is at the other end of a connected unix socket, as it was when it connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {
@@ -291,6 +308,17 @@ mod tests {
         assert!(!readable(0));
         drop(client);
         assert!(readable(250), "the peer has closed");
+    }
+
+    #[test]
+    fn what_a_peer_has_not_taken_is_known() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        assert_eq!(unsent(&ours).expect("a socket"), 0);
+        std::io::Write::write_all(&mut &ours, &[0; 1000]).expect("written");
+        assert!(1000 <= unsent(&ours).expect("a socket"));
+        std::io::Read::read_exact(&mut &theirs, &mut [0; 1000]).expect("read");
+        assert_eq!(unsent(&ours).expect("a socket"), 0);
+        assert!(unsent(&std::fs::File::open("/").expect("a folder")).is_err());
     }
 
     #[test]

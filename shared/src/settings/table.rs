@@ -281,8 +281,10 @@ settings! {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
 
-    /// Time that may pass while a client takes nothing of its response; 0 is without limit.
+    /// Time that may pass while a client takes nothing of its response, or too little by `write_rate_min`; 0 is without limit.
     ///
+    /// What a client takes is known by what its kernel makes room for. That comes in lumps: of 64 KiB or more on the loopback
+    /// interface, of a sixteenth of the client's buffer and more elsewhere. A client that needs longer than this for one is cut.
     write_timeout: Duration = "15", parse::seconds, {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",
     }
@@ -325,6 +327,14 @@ settings! {
     ///
     /// A client that stays below it for as long as `body_timeout` is answered with 408.
     body_rate_min: u64 = "500", parse::bytes, {
+        kind: Kind::Bytes, section: Section::Http, meta: "BYTES",
+    }
+
+    /// Slowest a client may take its response, in bytes per second, once `write_timeout` has passed; 0 is without limit.
+    ///
+    /// A client that stays below it for as long as `write_timeout` is cut. It holds while more is there than the kernel keeps
+    /// for a client: the end of a response, and short ones, are not waited for.
+    write_rate_min: u64 = "500", parse::bytes, {
         kind: Kind::Bytes, section: Section::Http, meta: "BYTES",
     }
 

@@ -17,17 +17,19 @@ impl Connection {
             State::Handling(handling) => handling.body.as_ref().and_then(|body| body.deadline),
             _ => None,
         };
-        [self.state_deadline, self.write_deadline, body].into_iter().flatten().min()
+        [self.state_deadline, self.next_look(), body].into_iter().flatten().min()
     }
 
     /// Ends whatever has taken too long.
     pub(crate) fn on_deadline(&mut self, core: &mut Core) -> Verdict {
         let now = core.now();
         let is_due = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
-        if is_due(self.write_deadline) {
-            // It does not take what it asked for: no answer would reach it.
+        if is_due(self.next_look()) && !self.is_taken_from(core) {
+            // It does not take what it asked for: no answer would reach it. In an orderly end the kernel would hold what it
+            // has for the client, and wait for it in our place.
             core.block.add(Counter::RefusedWriteTimeout, 1);
             self.record_stall(core);
+            self.stream.reset_on_close();
             return Verdict::Close;
         }
         if let State::Handling(handling) = &mut self.state

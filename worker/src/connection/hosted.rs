@@ -156,9 +156,7 @@ impl Connection {
     }
 
     fn call_host(&mut self, head: &Head<'_>, raw: &[u8], body: Option<Spooled>, core: &mut Core) {
-        let mut exchange = Exchange::of(head);
-        exchange.keep_alive &= !core.drain.says_close();
-        let mut reply = Reply::new(exchange, Tag::of(head), core.tick);
+        let mut reply = Reply::new(Exchange::of(head), Tag::of(head), core.tick);
         self.state = State::Hosted(Hosted::InCall);
         let Some(mut host) = core.gate.as_mut().and_then(Gate::take) else { return };
         let id = RequestId(self.token.0);

@@ -36,8 +36,10 @@ impl Connection {
     /// Puts the head of `response` into the output; its body follows.
     pub(super) fn begin_body(&mut self, mut response: Response, asked: Asked, core: &mut Core) {
         core.let_go();
-        let Asked { mut exchange, since, label, tag, mut body } = asked;
-        exchange.keep_alive &= !core.drain.says_close() && !response.is_last;
+        let Asked { exchange, since, label, tag, mut body } = asked;
+        // What the client wants is kept apart from what it is told: it decides how the connection ends.
+        let mut told = exchange;
+        told.keep_alive &= !core.drain.says_close() && !response.is_last;
         if let Some(body) = body.as_mut().filter(|body| !body.decoder.is_done()) {
             if body.has_reader() {
                 // After the head of the response it could not be said any more.
@@ -47,7 +49,7 @@ impl Connection {
             } else {
                 body.channel = None;
                 body.deadline = None;
-                exchange.keep_alive &= body.is_small();
+                told.keep_alive &= body.is_small();
             }
         }
         let content = std::mem::take(&mut response.body);
@@ -58,7 +60,7 @@ impl Connection {
         self.give_id(&mut response);
         self.record_fields(&response, core);
         let out = self.output.obtain();
-        let writer = match encode_head(out, exchange, core.date.stamp(), &response, length) {
+        let writer = match encode_head(out, told, core.date.stamp(), &response, length) {
             Ok(writer) => writer,
             Err(error) => {
                 core.kernel.log.error(format_args!("Error handling request: {error}"));
@@ -236,10 +238,7 @@ impl Connection {
                 return self.conclude(finish, status, core);
             }
             if !self.is_writable {
-                if self.write_deadline.is_none() {
-                    self.write_deadline = core.after(core.limits.write);
-                }
-                return;
+                return self.await_client(core);
             }
             if budget == 0 {
                 return core.queue.push(self.task_key());
@@ -255,7 +254,7 @@ impl Connection {
                     core.block.add(Counter::BytesOut, sent as u64);
                     sending.writer.sent(sent as u64);
                     budget = budget.saturating_sub(sent);
-                    self.write_deadline = None;
+                    self.give(sent);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
                 Err(error) if is_unfit(&error) => {

@@ -84,8 +84,12 @@ impl Connection {
                 State::Handling(_) => self.feed_handler(rest, core),
                 State::Hosted(_) => 0, // Pipelined requests wait.
                 State::Skipping { .. } => self.feed_skipping(rest),
-                // What follows the last request is of no interest.
-                State::Finishing { .. } | State::Dead => rest.len(),
+                // What follows the last request is of no interest, but that its sender may not be through.
+                State::Finishing { .. } => {
+                    self.state = State::Finishing { lingers: true };
+                    rest.len()
+                }
+                State::Dead => rest.len(),
                 &State::Lingering { until } => {
                     self.linger(until, core);
                     rest.len()
@@ -150,8 +154,7 @@ impl Connection {
             return self.refuse_scheme(head, raw, core);
         }
         core.begin(head, &self.peer_text);
-        let mut exchange = Exchange::of(head);
-        exchange.keep_alive &= !core.drain.says_close();
+        let exchange = Exchange::of(head);
         if head.framing().is_empty() {
             if core.gate.is_some() {
                 return self.is_whole(head, raw, None, core);
@@ -260,8 +263,7 @@ impl Connection {
             &mut fields,
         ) {
             core.hold(head.method().as_str().as_bytes(), head.path(), &self.peer_text);
-            let mut exchange = Exchange::of(&head);
-            exchange.keep_alive &= !core.drain.says_close();
+            let exchange = Exchange::of(&head);
             self.call(&head, exchange, Content::Gathered(&gathering.body), None, core);
         }
         core.fields = fields;

@@ -158,7 +158,7 @@ impl Connection {
     ) -> u16 {
         core.let_go();
         let client_keeps = exchange.keep_alive;
-        // Asked again: the drain may have begun while the handler was at work.
+        // Asked this late: the drain may have begun while the handler was at work.
         exchange.keep_alive &= !core.drain.says_close() && !response.is_last;
         let after = match body {
             Some(body) if !body.decoder.is_done() => {
@@ -337,7 +337,7 @@ impl Connection {
                 Ok(count) => {
                     core.block.add(Counter::BytesOut, count as u64);
                     self.written += count;
-                    self.write_deadline = None; // The client takes something: the time runs anew.
+                    self.give(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_writable = false,
                 Err(_) => {
@@ -347,21 +347,19 @@ impl Connection {
             }
         }
         if self.written < self.output.len() {
-            if self.write_deadline.is_none() {
-                self.write_deadline = core.after(core.limits.write);
-            }
+            self.await_client(core);
             return false;
         }
         self.output.release();
         self.written = 0;
-        self.write_deadline = None;
         true
     }
 
     /// Closes our side after the last response.
     fn finish(&mut self, lingers: bool, core: &mut Core) {
+        // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
+        let lingers = lingers || self.is_readable;
         self.state = if lingers && !self.has_ended && self.stream.half_close().is_ok() {
-            // A close with unread bytes would send a reset, which may overtake the answer (RFC 9112 §9.6).
             let until = core.now() + LINGER_MAX;
             self.linger(until, core);
             State::Lingering { until }

@@ -236,7 +236,7 @@ impl Responder<'_> {
     ///
     /// # Errors
     ///
-    /// The client is gone, or took nothing for the write time limit.
+    /// The client is gone, or took nothing, or too little, for the write time limit.
     pub fn wait_for_room(
         &mut self,
         wait: impl Fn(BorrowedFd<'_>, Duration) -> bool,
@@ -244,7 +244,6 @@ impl Responder<'_> {
         if !self.is_held_up() {
             return Ok(());
         }
-        let limit = self.core.limits.write.unwrap_or(ROOM_WAIT_MAX);
         let mut waited = Duration::ZERO;
         // Nobody is to take this for the request's own time.
         self.core.let_go();
@@ -258,7 +257,11 @@ impl Responder<'_> {
             }
             waited += ROOM_WAIT;
             let is_told_to_stop = [Signal::SIGQUIT, Signal::SIGINT].into_iter().any(has_arrived);
-            if limit <= waited || is_told_to_stop {
+            let is_stalled = match self.core.limits.write {
+                Some(_) => !self.connection.is_taken_from(self.core),
+                None => ROOM_WAIT_MAX <= waited,
+            };
+            if is_stalled || is_told_to_stop {
                 self.connection.abandon(self.core);
                 return Err(HostError::Gone);
             }
