@@ -20,6 +20,8 @@ use net::{Accepted, Listener, Peer};
 const OTHERS_AFTER: Duration = Duration::from_millis(100);
 /// Time between two looks at every shard without being asked: bounds the harm of a lost wake-up.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// The same while connections are let go for others that wait.
+const SWEEP_SOON: Duration = Duration::from_millis(10);
 /// Wait after `accept` failed for lack of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -226,6 +228,11 @@ impl Shards {
         }
         self.sweep_at = now + SWEEP_EVERY;
         true
+    }
+
+    /// The next look at every shard comes soon.
+    pub(crate) fn sweep_soon(&mut self, now: Instant) {
+        self.sweep_at = self.sweep_at.min(now + SWEEP_SOON);
     }
 
     /// Something came to shard `index`. Returns how many connections are to be taken at once; 0: it is left to its owner.

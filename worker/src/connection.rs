@@ -6,6 +6,7 @@
 //! - Every buffer is bounded: input by a head or what one read brought, output by [`OUTPUT_HIGH_BYTES`] plus one response.
 
 mod deadline;
+mod dispensable;
 mod hosted;
 mod preface;
 mod produce;
@@ -126,19 +127,6 @@ enum Stage {
     Idle,
     /// A part of a head has come.
     Arriving,
-}
-
-/// How easily a connection that asks for nothing can be done without, the most dispensable first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Dispensable {
-    /// It has its last answer.
-    Ended,
-    /// It was kept for another request.
-    Kept,
-    /// It has not sent anything yet.
-    Silent,
-    /// A part of a head has come.
-    Dripping,
 }
 
 struct Gathering {
@@ -372,18 +360,6 @@ impl Connection {
             }
             _ => Activity::Writing,
         }
-    }
-
-    /// How easily it can be done without, and since when; `None` while something is in hand.
-    pub(crate) fn idleness(&self) -> Option<(Dispensable, Instant)> {
-        let dispensable = match self.state {
-            State::Lingering { .. } => Dispensable::Ended,
-            State::Head(Stage::Idle) => Dispensable::Kept,
-            State::Head(Stage::New) | State::Preface => Dispensable::Silent,
-            State::Head(Stage::Arriving) if self.output_left() == 0 => Dispensable::Dripping,
-            _ => return None,
-        };
-        Some((dispensable, self.since))
     }
 
     /// The connection is new: goes as far as it can, then has itself waited for, if it is still there.

@@ -6,6 +6,7 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -109,19 +110,26 @@ fn a_client_that_is_slow_for_ever_is_let_go() {
 }
 
 #[test]
-fn idle_clients_do_not_lock_others_out_of_a_full_worker() {
+fn idle_and_slow_clients_do_not_lock_others_out_of_a_full_worker() {
     /// Longer than any wait of the test: nobody is let go by the passing of time alone.
     const LONG: Duration = Duration::from_secs(300);
     /// A second of idleness and a sweep, on a loaded machine.
     const SERVED_WITHIN: Duration = Duration::from_secs(8);
     let kept = "GET /json HTTP/1.1\r\nHost: a\r\n\r\n";
+    let upload = "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx";
     let allowed = sys::limits::raise_open_files().unwrap();
-    for (name, opening) in
-        [("kept", kept), ("silent", ""), ("dripping", "GET /json HTTP/1.1\r\nX: ")]
-    {
+    for (name, opening) in [
+        ("kept", kept),
+        ("silent", ""),
+        ("dripping", "GET /json HTTP/1.1\r\nX: "),
+        ("a slow body", ATTACKS[1].opening),
+        ("a slow upload", upload),
+        ("a slow read", ATTACKS[2].opening),
+    ] {
         let worker = start(example("bodies"), |settings| {
             settings.keepalive = LONG;
             settings.header_timeout = LONG;
+            settings.body_timeout = LONG;
             settings.write_timeout = LONG;
         });
         let most = shared::settings::Settings::default().worker_connections;
@@ -129,9 +137,23 @@ fn idle_clients_do_not_lock_others_out_of_a_full_worker() {
             println!("skipped: a process may have {allowed} open files only");
             return;
         }
-        // A request in hand, and an answer on its way, have their time however many come.
-        let mut busy = Client::to(worker.address);
-        busy.send("GET /stream/3000000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        // Who takes its answer steadily has the time for it, however many come.
+        let is_over = Arc::new(AtomicBool::new(false));
+        let steady = {
+            let (mut client, is_over) = (Client::to(worker.address), Arc::clone(&is_over));
+            client.send("GET /stream/50000000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            std::thread::spawn(move || {
+                let mut bytes = 0;
+                let mut piece = vec![0; 64 * 1024];
+                while let Ok(count @ 1..) = client.stream.read(&mut piece) {
+                    bytes += count;
+                    if !is_over.load(Ordering::Relaxed) {
+                        std::thread::sleep(DRIP_EVERY / 5);
+                    }
+                }
+                bytes
+            })
+        };
         let begin = || {
             let mut stream = TcpStream::connect(worker.address).unwrap();
             stream.write_all(opening.as_bytes()).unwrap();
@@ -152,7 +174,9 @@ fn idle_clients_do_not_lock_others_out_of_a_full_worker() {
             }
         }
         worker.await_log("[WARNING] No room for new connections: closed the idlest");
-        assert_eq!(busy.reply().expect(200).body.len(), 3_000_000);
+        is_over.store(true, Ordering::Relaxed);
+        let bytes = steady.join().unwrap();
+        assert!(50_000_000 < bytes, "{name}: {bytes} of a response that was taken steadily");
     }
 }
 

@@ -185,7 +185,8 @@ settings! {
     /// Connections a worker holds at once; with more, they wait in the backlog or go to another worker.
     ///
     /// For those that find no worker with room, connections that have asked for nothing for a second are closed, the ones
-    /// that were kept alive longest first.
+    /// that were kept alive longest first; then those that have sent a body or taken a response too slowly
+    /// (`body_rate_min`, `write_rate_min`) for three seconds.
     worker_connections: usize = "1000", parse::positive, {
         kind: Kind::Number, section: Section::Workers, meta: "NUMBER",
     }

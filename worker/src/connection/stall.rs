@@ -58,6 +58,12 @@ impl Connection {
         self.stall.as_ref().is_none_or(|stall| Instant::now() < stall.until)
     }
 
+    /// Since when, in effect, the client has taken nothing of what waits for it.
+    pub(super) fn stalled_since(&mut self, core: &Core) -> Option<Instant> {
+        self.take_stock(core);
+        self.stall.as_ref()?.until.checked_sub(core.limits.write?)
+    }
+
     /// The client earns time by what it has taken since it was looked at.
     fn take_stock(&mut self, core: &Core) {
         // Not the loop's time: a host may have been at work since that was read.

@@ -1,15 +1,14 @@
 //! Room for new connections in a worker that holds as many as it may: who makes way.
 //!
 //! - Siblings come first: a full worker leaves the wait set, and only what still waits at its next sweep is for it.
-//! - Those that ask for nothing make way, longest first; a request in hand, or an answer on its way, never does.
-//! - Looked for at sweeps alone, so it costs requests nothing.
+//! - Those that ask for nothing make way, longest first; then those that send or read more slowly than they must. A handler
+//!   at work, and a client that keeps up, never do.
+//! - Looked for at sweeps alone, so it costs requests nothing; sweeps come quickly while somebody waits.
 
 use std::time::{Duration, Instant};
 
 use super::{CAPACITY_SLACK, EventLoop};
 
-/// Who has asked for nothing for less long than this is not made to make way.
-const IDLE_MIN: Duration = Duration::from_secs(1);
 /// Time between two lines of the log about it.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
@@ -34,19 +33,20 @@ impl EventLoop {
         {
             self.evict(&idlest);
             self.welcome(accepted, peer);
+            // Whoever was let go may be back at once, and somebody else behind it.
+            self.shards.sweep_soon(self.core.now());
         }
     }
 
     /// The connections that would make way for new ones: enough of them for this worker to wait for new ones again.
     fn idlest(&mut self) -> Vec<u32> {
-        let now = self.core.now();
+        let core = &self.core;
         let mut idle: Vec<_> = self
             .connections
             .iter_mut()
             .filter_map(|(index, connection)| {
-                let (dispensable, since) = connection.idleness()?;
-                let is_long = IDLE_MIN <= now.saturating_duration_since(since);
-                is_long.then_some((dispensable, since, index))
+                let (dispensable, since) = connection.dispensable(core)?;
+                Some((dispensable, since, index))
             })
             .collect();
         let wanted = self.capacity() / CAPACITY_SLACK + 1;
