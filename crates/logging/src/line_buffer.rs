@@ -84,6 +84,7 @@ impl LineBuffer {
                 sink.set_owner(uid, gid)?;
             }
             self.sink = sink;
+            self.queue.change_sink();
         }
         Ok(())
     }

@@ -307,6 +307,7 @@ impl Inner {
         }
         self.stream.is_journal = sink.is_journal();
         self.stream.sink = sink;
+        self.stream.queue.change_sink();
         Ok(())
     }
 }

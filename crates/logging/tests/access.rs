@@ -150,6 +150,18 @@ fn no_client_can_forge_a_line() {
     hostile.fields.push(("Referer", b"x\" 200 1\n10.0.0.1 - - \\\x1b[2J\xe9"));
     let got = line(r#""%(f)s""#, &hostile, &OUTCOME);
     assert_eq!(got, r#""x\" 200 1\x0a10.0.0.1 - - \\\x1b[2J\xe9""#);
+    // A width that ends within what stands for one byte leaves that out: half of it would quote what follows.
+    hostile.fields.push(("Referer", b"aa\"\xe9"));
+    for (format, want) in [
+        (r#""%(f).2s""#, r#""aa""#),
+        (r#""%(f).3s""#, r#""aa""#),
+        (r#""%(f).4s""#, r#""aa\"""#),
+        (r#""%(f).7s""#, r#""aa\"""#),
+        (r#""%(f)-6.3s""#, r#""aa    ""#),
+        (r#""%(f).8s""#, r#""aa\"\xe9""#),
+    ] {
+        assert_eq!(line(format, &hostile, &OUTCOME), want, "{format}");
+    }
     // Decoding a path brings back nothing that was encoded for a reason.
     hostile.parts.insert(0, (What::Path, b"/%0a%22%00%"));
     assert_eq!(line("%(U)s", &hostile, &OUTCOME), r#"/\x0a\"\x00%"#);

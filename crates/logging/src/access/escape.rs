@@ -27,7 +27,25 @@ fn escaped_text(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-/// Appends `value` as the inside of a JSON string. Bytes that are no UTF-8 are taken for Latin-1.
+/// How much of what [`text`] wrote fits into `most` bytes, in whole escapes: a `\` at the end would quote what follows.
+pub(super) fn whole(written: &[u8], most: usize) -> usize {
+    let mut end = 0;
+    while end < written.len() {
+        let len = match written[end..] {
+            [b'\\', b'x', ..] => 4,
+            [b'\\', ..] => 2,
+            _ => 1,
+        };
+        if most < end + len {
+            break;
+        }
+        end += len;
+    }
+    end.min(written.len())
+}
+
+/// Appends `value` as the inside of a JSON string, which no program takes for more than one line. Bytes that are no UTF-8
+/// are taken for Latin-1.
 #[inline]
 pub(crate) fn json(out: &mut Vec<u8>, value: &[u8]) {
     if value.iter().fold(true, |plain, &byte| plain & is_plain(byte)) {
@@ -39,16 +57,29 @@ pub(crate) fn json(out: &mut Vec<u8>, value: &[u8]) {
 
 #[cold]
 fn escaped_json(out: &mut Vec<u8>, value: &[u8]) {
-    let is_utf8 = std::str::from_utf8(value).is_ok();
-    for &byte in value {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            byte if is_plain(byte) || is_utf8 && 0x80 <= byte => out.push(byte),
-            byte => {
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)])
-            }
-        }
+    match std::str::from_utf8(value) {
+        Ok(text) => text.chars().for_each(|c| escaped_char(out, c)),
+        Err(_) => value.iter().for_each(|&byte| match char::from(byte) {
+            c if c.is_ascii() => escaped_char(out, c),
+            c => put_code(out, c),
+        }),
     }
+}
+
+fn escaped_char(out: &mut Vec<u8>, c: char) {
+    match c {
+        '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
+        // Terminals obey the controls beyond ASCII too, and some programs end a line at the separators.
+        c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => put_code(out, c),
+        c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
+
+/// Appends a character of the basic plane as `\uNNNN`.
+fn put_code(out: &mut Vec<u8>, c: char) {
+    let code = u32::from(c);
+    out.extend_from_slice(b"\\u");
+    out.extend([12, 8, 4, 0].map(|shift| digit((code >> shift) as u8)));
 }
 
 fn digit(nibble: u8) -> u8 {
@@ -82,5 +113,12 @@ mod tests {
         let mut out = Vec::new();
         json(&mut out, "grüße \"\n".as_bytes());
         assert_eq!(String::from_utf8(out).unwrap(), "grüße \\\"\\u000a");
+        // Except where a line might end, or a terminal obey.
+        let mut out = Vec::new();
+        json(&mut out, "a\u{2028}b\u{2029}c\u{85}d\u{9b}2J\x7f\u{a0}".as_bytes());
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "a\\u2028b\\u2029c\\u0085d\\u009b2J\\u007f\u{a0}"
+        );
     }
 }

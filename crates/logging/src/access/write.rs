@@ -108,7 +108,8 @@ impl Style {
     #[cold]
     fn set(self, out: &mut Vec<u8>, at: usize) {
         if let Some(most) = self.precision {
-            out.truncate(out.len().min(at + usize::from(most)));
+            let kept = escape::whole(&out[at..], usize::from(most));
+            out.truncate(at + kept);
         }
         let missing = usize::from(self.width).saturating_sub(out.len() - at);
         let padding =
@@ -130,8 +131,14 @@ fn take<'c>(rest: &mut &'c [u8]) -> &'c [u8] {
     piece
 }
 
+/// As much of a value as a line repeats, in whole characters where it is UTF-8.
 fn cut(value: &[u8]) -> &[u8] {
-    &value[..value.len().min(VALUE_BYTES_MAX)]
+    if value.len() <= VALUE_BYTES_MAX {
+        return value;
+    }
+    let is_start = |&at: &usize| value[at] & 0xc0 != 0x80;
+    let end = (VALUE_BYTES_MAX - 3..=VALUE_BYTES_MAX).rev().find(is_start);
+    &value[..end.unwrap_or(VALUE_BYTES_MAX)]
 }
 
 /// Appends a value that the request has; `false`: it has none.
