@@ -137,7 +137,8 @@ impl<'r> Via<'r> {
             Peer::Ip(address) => Some(address.ip()),
             Peer::Unix => None,
         };
-        if !self.is_trusted {
+        // Whom a PROXY header names stands nearer than all that the fields say: if that is a stranger, it is the client.
+        if !self.is_trusted || !self.trust.trusts(self.peer) {
             return peer;
         }
         let is_trusted = |address| self.trust.forwarders.contains(address);

@@ -55,9 +55,11 @@ fn pick(
     last
 }
 
-/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`. A port
+/// may be hidden behind a name (RFC 7239, §6.3): `192.0.2.1:_secret`.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
+    let text = text.split_once(":_").map_or(text, |(node, _)| node);
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let found = match bare.parse::<IpAddr>() {
         Ok(address) => address,
@@ -174,6 +176,8 @@ mod tests {
         check(&["Forwarded: for=\"192.0.2.4\\3\""], Some("192.0.2.43"));
         check(&["Forwarded: for=192.0.2.43, for=_hidden, for=10.0.0.1"], Some("10.0.0.1"));
         check(&["Forwarded: for=unknown"], None);
+        check(&["Forwarded: for=\"192.0.2.43:_p1\""], Some("192.0.2.43"));
+        check(&["Forwarded: for=\"[2001:db8::17]:_p1\";by=_us"], Some("2001:db8::17"));
         // Broken: no guess is made.
         check(&["Forwarded: for=192.0.2.43, for=\"10.0.0.1"], None);
         check(&["Forwarded: for 192.0.2.43"], None);
