@@ -24,6 +24,8 @@ const LAST_LINES_TRY_EVERY: Duration = Duration::from_millis(10);
 
 /// Why a request did not go as it should, in one word.
 pub(crate) mod reason {
+    use crate::body::BodyError;
+
     pub(crate) const ABORTED: &str = "aborted";
     pub(crate) const BAD_REQUEST: &str = "bad_request";
     pub(crate) const TOO_LARGE: &str = "too_large";
@@ -34,6 +36,16 @@ pub(crate) mod reason {
     pub(crate) const HANDLER_ERROR: &str = "handler_error";
     pub(crate) const FORBIDDEN: &str = "forbidden";
     pub(crate) const CUT: &str = "cut";
+
+    /// Why a body could not be read.
+    pub(crate) fn of_body(error: BodyError) -> &'static str {
+        match error {
+            BodyError::TooLarge => TOO_LARGE,
+            BodyError::TimedOut => BODY_TIMEOUT,
+            BodyError::Malformed | BodyError::Cut => BAD_REQUEST,
+            BodyError::NotStored => HANDLER_ERROR,
+        }
+    }
 }
 
 /// Status in the line of a request whose client went away before there was an answer; Nginx's.

@@ -124,6 +124,23 @@ fn what_went_wrong_has_its_line_and_its_reason() {
             r#""POST /echo HTTP/1.1" 408 "#,
             "body_timeout",
         ),
+        // Whether the body is gathered for the handler, or read by it.
+        (
+            "POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc",
+            r#""POST /count HTTP/1.1" 408 "#,
+            "body_timeout",
+        ),
+        (
+            "POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nz\r\n",
+            r#""POST /count HTTP/1.1" 400 "#,
+            "bad_request",
+        ),
+        // A response that cannot be sent: what was sent instead counts.
+        (
+            "GET /inject HTTP/1.1\r\nHost: a\r\n\r\n",
+            r#""GET /inject HTTP/1.1" 500 26 0 "#,
+            "handler_error",
+        ),
         (
             "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n",
             r#""POST /echo HTTP/1.1" 413 "#,

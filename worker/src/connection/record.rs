@@ -80,10 +80,19 @@ impl Connection {
         }
         self.record_fields(response, core);
         let is_bodiless = exchange.is_head || matches!(status, 204 | 205 | 304);
-        let sent = if is_bodiless { 0 } else { response.body.as_bytes().len() as u64 };
-        let failed = response.cause.is_some() || status != response.status;
-        let reason = if failed { reason::HANDLER_ERROR } else { "" };
-        self.record_answer(status, sent, reason, route);
+        let is_replaced = status != response.status;
+        let sent = match is_bodiless {
+            true => 0,
+            // What was sent instead is the last thing in the output.
+            false if is_replaced => last_body(&self.output),
+            false => response.body.as_bytes().len(),
+        };
+        let reason = match response.body_error {
+            _ if is_replaced || response.cause.is_some() => reason::HANDLER_ERROR,
+            Some(error) => reason::of_body(error),
+            None => "",
+        };
+        self.record_answer(status, sent as u64, reason, route);
     }
 
     /// Notes how the request in hand was answered.
@@ -128,9 +137,7 @@ impl Connection {
         core: &Core,
     ) {
         let (Some(ledger), Some(access)) = (&mut self.ledger, &core.access) else { return };
-        let sent = self.output.get(before..).unwrap_or_default();
-        let body =
-            sent.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| sent.len() - at - 4);
+        let body = last_body(self.output.get(before..).unwrap_or_default());
         access.note_fields(ledger, |_| None);
         ledger.answer(Answered { status, sent: body as u64, reason, route: 0 });
     }
@@ -194,6 +201,11 @@ impl Connection {
             access.write_lost(&mut self.ledger, &*core.service, lost, sys::clock::monotonic());
         }
     }
+}
+
+/// How many bytes of body the last response in `output` has; none of ours that is written whole has an empty line in it.
+fn last_body(output: &[u8]) -> usize {
+    output.windows(4).rposition(|end| end == b"\r\n\r\n").map_or(0, |at| output.len() - at - 4)
 }
 
 /// A request, as the log sees it.
