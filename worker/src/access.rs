@@ -124,9 +124,10 @@ impl AccessLog {
         if lines.is_none() && syslog.is_none() {
             return None;
         }
+        let writer = Writer { pid: std::process::id(), worker, generation };
         Some(Box::new(AccessLog {
-            format: Format::new(&settings.access_log_format),
-            writer: Writer { pid: std::process::id(), worker, generation },
+            format: Format::new(&settings.access_log_format).of(&writer),
+            writer,
             lines,
             syslog,
             line: Vec::new(),

@@ -36,7 +36,8 @@ enum Segment {
 enum Piece {
     Literal(Box<[u8]>),
     Atom(Atom, Style),
-    /// A member of a JSON object; left out when there is no value. The text is `,"name":`.
+    /// A member of a JSON object; left out when there is no value. The text is `,"name":`, and the quotation mark of the
+    /// value if it has one.
     Member(Box<[u8]>, Atom),
 }
 

@@ -1,6 +1,7 @@
 //! What the access log is told of a connection's requests.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use http1::{Exchange, Head};
 use logging::access::{Subject, What};
@@ -11,7 +12,7 @@ use crate::access::{Answered, STATUS_ABORTED, STATUS_CUT, reason};
 use crate::core::Core;
 use crate::peer::PeerText;
 use crate::response::Response;
-use crate::via::{Trace, Via, sent_id};
+use crate::via::{Trace, Via, hex, sent_id};
 
 /// Longest part of a request line that is logged of a request that was not understood, in bytes.
 const RAW_LINE_BYTES_MAX: usize = 512;
@@ -51,7 +52,7 @@ impl Connection {
         let Some(access) = &mut core.access else { return };
         let id = self.request_id.as_deref();
         let via = Via::new(&self.peer, self.is_trusted, self.is_https, &core.trust, id);
-        let seen = Seen { head, via, peer_text: &self.peer_text, span };
+        let seen = Seen { head, via, peer_text: &self.peer_text, span, trace: OnceCell::new() };
         access.note(&mut self.ledger, &seen, core.tick);
     }
 
@@ -214,11 +215,13 @@ struct Seen<'r> {
     via: Via<'r>,
     peer_text: &'r PeerText,
     span: u64,
+    /// Looked for once.
+    trace: OnceCell<Option<Trace<'r>>>,
 }
 
 impl Seen<'_> {
     fn trace(&self) -> Option<Trace<'_>> {
-        self.head.field("traceparent").and_then(Trace::parse)
+        *self.trace.get_or_init(|| self.head.field("traceparent").and_then(Trace::parse))
     }
 }
 
@@ -248,7 +251,7 @@ impl Subject for Seen<'_> {
             What::TraceId => Cow::Borrowed(self.trace()?.trace_id().as_bytes()),
             What::SpanId => {
                 let _ = self.trace()?;
-                Cow::Owned(format!("{:016x}", self.span).into_bytes())
+                Cow::Owned(hex(self.span).into_bytes())
             }
             What::RawLine => return None,
         })

@@ -1,6 +1,6 @@
 //! From the text of a format to its pieces.
 
-use super::{Atom, Format, Piece, Segment, Style, What};
+use super::{Atom, Format, Piece, Segment, Style, What, Writer};
 
 /// gunicorn's default.
 const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
@@ -62,6 +62,31 @@ impl Format {
         format
     }
 
+    /// The same format for one writer: what its lines say of that is known already.
+    #[must_use]
+    pub fn of(self, writer: &Writer) -> Format {
+        let mut format = Format { segments: Vec::new(), response_fields: self.response_fields };
+        for segment in self.segments {
+            let (Segment::Early(pieces) | Segment::Late(pieces)) = segment;
+            for piece in pieces {
+                format.add(match piece {
+                    Piece::Atom(atom, style) if style == Style::default() => {
+                        match written_by(&atom, writer) {
+                            Some(text) => Piece::Literal(text.into_bytes().into()),
+                            None => Piece::Atom(atom, style),
+                        }
+                    }
+                    Piece::Member(key, atom) => match written_by(&atom, writer) {
+                        Some(text) => Piece::Literal([&*key, text.as_bytes()].concat().into()),
+                        None => Piece::Member(key, atom),
+                    },
+                    piece => piece,
+                });
+            }
+        }
+        format
+    }
+
     fn members(&mut self, is_ecs: bool) {
         let mut separator = "{";
         for (name, atom) in JSON {
@@ -74,7 +99,8 @@ impl Format {
                 Some((_, ecs)) => ecs,
                 None => name,
             };
-            let key = format!("{separator}\"{name}\":");
+            let quote = if is_number(&atom) { "" } else { "\"" };
+            let key = format!("{separator}\"{name}\":{quote}");
             separator = ",";
             self.add(Piece::Member(key.into_bytes().into(), atom));
         }
@@ -153,6 +179,13 @@ impl Format {
             Piece::Literal(_) => matches!(self.segments.last(), Some(Segment::Late(_))),
             Piece::Atom(atom, _) | Piece::Member(_, atom) => is_late(atom),
         };
+        if let Piece::Literal(more) = &piece
+            && let Some(Segment::Late(pieces) | Segment::Early(pieces)) = self.segments.last_mut()
+            && let Some(Piece::Literal(text)) = pieces.last_mut()
+        {
+            *text = [&**text, &**more].concat().into();
+            return;
+        }
         match (self.segments.last_mut(), is_late) {
             (Some(Segment::Late(pieces)), true) | (Some(Segment::Early(pieces)), false) => {
                 pieces.push(piece)
@@ -161,6 +194,25 @@ impl Format {
             (_, false) => self.segments.push(Segment::Early(vec![piece])),
         }
     }
+}
+
+/// Whether JSON writes a value without quotation marks.
+fn is_number(atom: &Atom) -> bool {
+    match atom {
+        Atom::Pid | Atom::Worker | Atom::Generation => true,
+        atom => is_late(atom) && !matches!(atom, Atom::Timestamp | Atom::Route | Atom::Reason),
+    }
+}
+
+/// What an atom says of the writer, if it does.
+fn written_by(atom: &Atom, writer: &Writer) -> Option<String> {
+    Some(match atom {
+        Atom::Pid => writer.pid.to_string(),
+        Atom::PidInAngles => format!("<{}>", writer.pid),
+        Atom::Worker => writer.worker.to_string(),
+        Atom::Generation => writer.generation.to_string(),
+        _ => return None,
+    })
 }
 
 fn is_late(atom: &Atom) -> bool {

@@ -72,7 +72,7 @@ impl Format {
             Piece::Literal(text) => out.extend_from_slice(text),
             Piece::Atom(atom, style) => {
                 let at = out.len();
-                let is_there = put_value(atom, subject, writer, out, escape::text);
+                let is_there = put_text(atom, subject, writer, out);
                 // gunicorn: a unix peer has no address, a request no query.
                 if !is_there && !matches!(atom, Atom::Subject(What::Peer | What::Query)) {
                     out.push(b'-');
@@ -80,16 +80,13 @@ impl Format {
                 style.apply(out, at);
             }
             Piece::Member(key, atom) => {
-                let at = out.len();
-                out.extend_from_slice(key);
-                let is_number = matches!(atom, Atom::Pid | Atom::Worker | Atom::Generation);
-                if !is_number {
+                if let Some(value) = value(atom, subject) {
+                    out.extend_from_slice(key);
+                    escape::json(out, cut(&value));
                     out.push(b'"');
-                }
-                if !put_value(atom, subject, writer, out, escape::json) {
-                    out.truncate(at);
-                } else if !is_number {
-                    out.push(b'"');
+                } else if is_of_writer(atom) {
+                    out.extend_from_slice(key);
+                    put_writer(atom, writer, out);
                 }
             }
         }
@@ -141,54 +138,67 @@ fn cut(value: &[u8]) -> &[u8] {
     &value[..end.unwrap_or(VALUE_BYTES_MAX)]
 }
 
-/// Appends a value that the request has; `false`: it has none.
-fn put_value(
-    atom: &Atom,
-    subject: &impl Subject,
-    writer: &Writer,
-    out: &mut Vec<u8>,
-    escape: impl Fn(&mut Vec<u8>, &[u8]),
-) -> bool {
-    let mut put = |value: Option<Cow<'_, [u8]>>| match value {
-        Some(value) => {
-            escape(out, cut(&value));
-            true
-        }
-        None => false,
-    };
+/// A value that the request has.
+fn value<'s>(atom: &Atom, subject: &'s impl Subject) -> Option<Cow<'s, [u8]>> {
     match atom {
-        Atom::Subject(What::Path) => put(subject.part(What::Path).map(decoded)),
-        Atom::RawPath => put(subject.part(What::Path)),
-        Atom::Subject(what) => put(subject.part(*what)),
-        Atom::Version => put(subject.part(What::Protocol).map(|protocol| match protocol {
+        Atom::Subject(What::Path) => subject.part(What::Path).map(decoded),
+        Atom::RawPath => subject.part(What::Path),
+        Atom::Subject(what) => subject.part(*what),
+        Atom::Version => subject.part(What::Protocol).map(|protocol| match protocol {
             Cow::Borrowed(text) => Cow::Borrowed(text.strip_prefix(b"HTTP/").unwrap_or(text)),
             owned => owned,
-        })),
+        }),
+        Atom::User => subject.header("authorization").and_then(basic::user).map(Cow::Owned),
+        Atom::Header(name) => subject.header(name).map(Cow::Borrowed),
+        _ => None,
+    }
+}
+
+/// Appends a value of the request or of the writer; `false`: there is none.
+fn put_text(atom: &Atom, subject: &impl Subject, writer: &Writer, out: &mut Vec<u8>) -> bool {
+    if is_of_writer(atom) {
+        put_writer(atom, writer, out);
+        return true;
+    }
+    let found = match atom {
         Atom::RequestLine => match subject.part(What::Method) {
             Some(method) => {
-                escape(out, &method);
+                escape::text(out, &method);
                 for part in [What::Target, What::Protocol] {
                     if let Some(part) = subject.part(part) {
                         out.push(b' ');
-                        escape(out, cut(&part));
+                        escape::text(out, cut(&part));
                     }
                 }
-                true
+                return true;
             }
-            None => put(subject.part(What::RawLine)),
+            None => subject.part(What::RawLine),
         },
-        Atom::User => put(subject.header("authorization").and_then(basic::user).map(Cow::Owned)),
-        Atom::Header(name) => put(subject.header(name).map(Cow::Borrowed)),
-        Atom::Pid => number(out, u64::from(writer.pid)),
+        atom => value(atom, subject),
+    };
+    match found {
+        Some(value) => {
+            escape::text(out, cut(&value));
+            true
+        }
+        None => false,
+    }
+}
+
+fn is_of_writer(atom: &Atom) -> bool {
+    matches!(atom, Atom::Pid | Atom::PidInAngles | Atom::Worker | Atom::Generation)
+}
+
+fn put_writer(atom: &Atom, writer: &Writer, out: &mut Vec<u8>) {
+    match atom {
         Atom::PidInAngles => {
             out.push(b'<');
             number(out, u64::from(writer.pid));
             out.push(b'>');
-            true
         }
         Atom::Worker => number(out, writer.worker as u64),
         Atom::Generation => number(out, writer.generation),
-        _ => false,
+        _ => number(out, u64::from(writer.pid)),
     }
 }
 
@@ -199,20 +209,57 @@ fn put_late(
     clock: &Clock,
     out: &mut Vec<u8>,
 ) {
+    match piece {
+        Piece::Literal(text) => out.extend_from_slice(text),
+        Piece::Atom(atom, style) => {
+            let at = out.len();
+            match text_of(atom, outcome) {
+                Some("") => out.push(b'-'),
+                Some(text) => escape::text(out, text.as_bytes()),
+                None => put_outcome(atom, captured, outcome, clock, out),
+            }
+            style.apply(out, at);
+        }
+        Piece::Member(key, atom) => match text_of(atom, outcome) {
+            Some("") => (),
+            Some(text) => {
+                out.extend_from_slice(key);
+                escape::json(out, text.as_bytes());
+                out.push(b'"');
+            }
+            None => {
+                out.extend_from_slice(key);
+                put_outcome(atom, captured, outcome, clock, out);
+                if matches!(atom, Atom::Timestamp) {
+                    out.push(b'"');
+                }
+            }
+        },
+    }
+}
+
+/// A text that may be empty, which is to have none.
+fn text_of<'o>(atom: &Atom, outcome: &Outcome<'o>) -> Option<&'o str> {
+    match atom {
+        Atom::Route => Some(outcome.route),
+        Atom::Reason => Some(outcome.reason),
+        _ => None,
+    }
+}
+
+/// Appends what there is of every request in the end.
+fn put_outcome(
+    atom: &Atom,
+    captured: &mut &[u8],
+    outcome: &Outcome<'_>,
+    clock: &Clock,
+    out: &mut Vec<u8>,
+) {
     let nanoseconds = outcome.nanoseconds;
-    let mut put = |atom: &Atom, out: &mut Vec<u8>| match atom {
-        Atom::ResponseField => {
-            out.extend_from_slice(take(captured));
-            true
-        }
-        Atom::Time => {
-            out.extend_from_slice(clock.local());
-            true
-        }
-        Atom::Timestamp => {
-            clock.put_universal(out);
-            true
-        }
+    match atom {
+        Atom::ResponseField => out.extend_from_slice(take(captured)),
+        Atom::Time => out.extend_from_slice(clock.local()),
+        Atom::Timestamp => clock.put_universal(out),
         Atom::Status => number(out, u64::from(outcome.status)),
         Atom::BytesSent => number(out, outcome.sent),
         Atom::BytesReceived => number(out, outcome.received),
@@ -222,50 +269,20 @@ fn put_late(
         Atom::Nanoseconds => number(out, nanoseconds),
         Atom::SecondsExact => {
             number(out, nanoseconds / 1_000_000_000);
-            out.push(b'.');
-            let at = out.len();
-            number(out, nanoseconds % 1_000_000_000 / 1000);
-            let zeros = 6 - (out.len() - at).min(6);
-            out.splice(at..at, std::iter::repeat_n(b'0', zeros));
-            true
-        }
-        Atom::Route => {
-            escape::json(out, outcome.route.as_bytes());
-            !outcome.route.is_empty()
-        }
-        Atom::Reason => {
-            out.extend_from_slice(outcome.reason.as_bytes());
-            !outcome.reason.is_empty()
-        }
-        _ => false,
-    };
-    match piece {
-        Piece::Literal(text) => out.extend_from_slice(text),
-        Piece::Atom(atom, style) => {
-            let at = out.len();
-            if !put(atom, out) {
-                out.push(b'-');
+            let mut micros = (nanoseconds % 1_000_000_000 / 1000) as u32;
+            let mut fraction = *b".000000";
+            for digit in fraction[1..].iter_mut().rev() {
+                *digit = b'0' + (micros % 10) as u8;
+                micros /= 10;
             }
-            style.apply(out, at);
+            out.extend_from_slice(&fraction);
         }
-        Piece::Member(key, atom) => {
-            let at = out.len();
-            let is_text = matches!(atom, Atom::Timestamp | Atom::Route | Atom::Reason);
-            out.extend_from_slice(key);
-            if is_text {
-                out.push(b'"');
-            }
-            if !put(atom, out) {
-                out.truncate(at);
-            } else if is_text {
-                out.push(b'"');
-            }
-        }
+        _ => out.push(b'-'),
     }
 }
 
-/// Appends a number; always `true`.
-fn number(out: &mut Vec<u8>, mut value: u64) -> bool {
+/// Appends a number.
+fn number(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
@@ -277,7 +294,6 @@ fn number(out: &mut Vec<u8>, mut value: u64) -> bool {
         }
     }
     out.extend_from_slice(&digits[at..]);
-    true
 }
 
 /// The path with `%NN` resolved, as gunicorn logs it.
