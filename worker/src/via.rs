@@ -12,6 +12,8 @@ use http1::{Fields, Head};
 use net::{AllowList, Peer, ProxyVersion};
 use shared::settings::{ProxyProtocol, RealIp, Settings};
 
+#[cfg(fuzzing)]
+pub(crate) use client::{forwarded, x_forwarded_for};
 pub use id::Trace;
 pub(crate) use id::{Ids, hex, is_valid_id};
 

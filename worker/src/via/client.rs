@@ -11,7 +11,7 @@ use http1::Fields;
 const HOPS_MAX: usize = 64;
 
 /// The rightmost untrusted address of X-Forwarded-For, or the leftmost if all are trusted.
-pub(super) fn x_forwarded_for(
+pub(crate) fn x_forwarded_for(
     fields: Fields<'_>,
     is_trusted: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
@@ -26,7 +26,7 @@ pub(super) fn x_forwarded_for(
 }
 
 /// As [`x_forwarded_for`], from the `for` parameters of Forwarded.
-pub(super) fn forwarded(fields: Fields<'_>, is_trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+pub(crate) fn forwarded(fields: Fields<'_>, is_trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let named = |name: &[u8]| name.eq_ignore_ascii_case(b"forwarded");
     let mut nodes = Vec::new();
     for field in fields.iter().filter(|field| named(field.name)) {
@@ -72,10 +72,12 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 fn elements(value: &[u8]) -> Option<Vec<Option<IpAddr>>> {
     let mut found = Vec::new();
     let mut node = None;
+    let mut is_empty = true;
     let mut rest = value;
     loop {
         rest = rest.trim_ascii_start();
         if !matches!(rest, [] | [b',' | b';', ..]) {
+            is_empty = false;
             let (name, after) = token(rest)?;
             let (value, after) = match after.strip_prefix(b"=")? {
                 [b'"', quoted @ ..] => unquote(quoted)?,
@@ -87,16 +89,20 @@ fn elements(value: &[u8]) -> Option<Vec<Option<IpAddr>>> {
             rest = after.trim_ascii_start();
         }
         match rest {
-            [b';', after @ ..] => rest = after,
-            [b',', after @ ..] => {
-                found.push(node.take());
+            [b';', after @ ..] => {
                 rest = after;
+                continue;
             }
-            [] => {
-                found.push(node);
-                return Some(found);
-            }
+            [] | [b',', ..] => (),
             _ => return None,
+        }
+        // An empty element of a list is none (RFC 9110, §5.6.1).
+        if !std::mem::replace(&mut is_empty, true) {
+            found.push(node.take());
+        }
+        match rest {
+            [_, after @ ..] => rest = after,
+            [] => return Some(found),
         }
     }
 }
@@ -174,6 +180,8 @@ mod tests {
             Some("192.0.2.43"),
         );
         check(&["Forwarded: for=\"192.0.2.4\\3\""], Some("192.0.2.43"));
+        check(&["Forwarded: , for=192.0.2.43,, for=10.0.0.1 , "], Some("192.0.2.43"));
+        check(&["Forwarded: for=192.0.2.43", "Forwarded: by=_us, for=10.0.0.1"], Some("10.0.0.1"));
         check(&["Forwarded: for=192.0.2.43, for=_hidden, for=10.0.0.1"], Some("10.0.0.1"));
         check(&["Forwarded: for=unknown"], None);
         check(&["Forwarded: for=\"192.0.2.43:_p1\""], Some("192.0.2.43"));

@@ -50,9 +50,11 @@ impl Format {
         let mut early = captured;
         // Response fields were captured behind everything else.
         let mut late = captured;
-        for segment in &self.segments {
-            if let Segment::Early(_) = segment {
-                let _ = take(&mut late);
+        if self.shows_response_fields() {
+            for segment in &self.segments {
+                if let Segment::Early(_) = segment {
+                    let _ = take(&mut late);
+                }
             }
         }
         for segment in &self.segments {
