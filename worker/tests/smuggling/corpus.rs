@@ -347,7 +347,7 @@ pub const CORPUS: &[(&str, &str)] = &[
     ),
     (
         "refused: a name with a letter beyond ASCII",
-        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer­-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer\u{AD}-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
     (
         "refused: a field without a name",
