@@ -125,8 +125,12 @@ impl AccessLog {
             return None;
         }
         let writer = Writer { pid: std::process::id(), worker, generation };
+        let mut format = Format::new(&settings.access_log_format).of(&writer);
+        if let Some(most) = lines.as_ref().and_then(LineBuffer::line_bytes_max) {
+            format = format.within(most);
+        }
         Some(Box::new(AccessLog {
-            format: Format::new(&settings.access_log_format).of(&writer),
+            format,
             writer,
             lines,
             syslog,

@@ -238,6 +238,26 @@ fn usr1_opens_the_file_again() {
 }
 
 #[test]
+fn a_long_line_on_a_pipe_is_cut_so_that_no_other_comes_into_its_middle() {
+    let file = LogFile::new("pipe");
+    nix::unistd::mkfifo(&file.0, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // For writing too, or opening it would wait for a writer.
+    let mut pipe = std::fs::OpenOptions::new().read(true).write(true).open(&file.0).unwrap();
+    let worker = logging(&file, r#""%(r)s" %(s)s "%(f)s" "%(a)s""#);
+    let mut client = worker.connect();
+    let long = "x".repeat(4000);
+    client.send(&format!(
+        "GET /hello/you HTTP/1.1\r\nHost: a\r\nReferer: {long}\r\nUser-Agent: {long}\r\n\r\n"
+    ));
+    client.reply().expect(200);
+    let mut bytes = [0; 10_000];
+    let count = std::io::Read::read(&mut pipe, &mut bytes).unwrap();
+    let line = std::str::from_utf8(&bytes[..count]).unwrap();
+    assert!(line.ends_with("xx\"\n") && line.contains("xx\" \"xx"), "{line}");
+    assert!((2000..=4096).contains(&count), "{count}");
+}
+
+#[test]
 fn json_names_route_worker_and_trace() {
     let file = LogFile::new("json");
     let worker = logging(&file, "json");

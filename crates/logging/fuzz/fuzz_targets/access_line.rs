@@ -39,10 +39,27 @@ const OUTCOME: Outcome<'_> = Outcome {
     route: "/a{*rest}",
 };
 
-fn line(format: &str, request: &Request<'_>, is_of_writer: bool) -> Vec<u8> {
+/// How a line is made.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Plain,
+    /// What it says of its writer is known before.
+    OfWriter,
+    /// And it has a bound.
+    Within,
+}
+
+/// What a pipe takes at once.
+const LINE_BYTES_MAX: usize = 4096;
+
+fn line(format: &str, request: &Request<'_>, kind: Kind) -> Vec<u8> {
     let writer = Writer { pid: 42, worker: 1, generation: 3 };
     let format = Format::new(format);
-    let format = if is_of_writer { format.of(&writer) } else { format };
+    let format = match kind {
+        Kind::Plain => format,
+        Kind::OfWriter => format.of(&writer),
+        Kind::Within => format.of(&writer).within(LINE_BYTES_MAX),
+    };
     let mut clock = Clock::default();
     clock.set(UNIX_EPOCH + Duration::from_millis(1_795_344_222_123));
     let (mut captured, mut out) = (Vec::new(), Vec::new());
@@ -79,19 +96,30 @@ fuzz_target!(|bytes: &[u8]| {
     let mut parts = bytes.split(|&byte| byte == 0xfe);
     let format = parts.next().unwrap_or_default();
     // What an operator writes into a format is his own.
-    let format: String =
-        format.iter().filter(|byte| (b' '..=b'~').contains(byte)).map(|&byte| char::from(byte)).collect();
+    let format: String = format
+        .iter()
+        .filter(|byte| (b' '..=b'~').contains(byte))
+        .map(|&byte| char::from(byte))
+        .collect();
     let request = Request(parts.collect());
     for format in [format.as_str(), "%(h)s %(u)s %(t)s %(r)s %(U)s %({x}o)s %(D)s"] {
-        let line = line(format, &request, false);
-        assert!(matches!(format, "json" | "ecs") || line.iter().all(|byte| (b' '..=b'~').contains(byte)));
-        assert_eq!(line, self::line(format, &request, true), "{format}");
+        let line = line(format, &request, Kind::Plain);
+        assert!(
+            matches!(format, "json" | "ecs")
+                || line.iter().all(|byte| (b' '..=b'~').contains(byte))
+        );
+        assert_eq!(line, self::line(format, &request, Kind::OfWriter), "{format}");
     }
     let quoted = r#""%(r)s" "%(a).7s" "%(u).3s" "%(U)-9.8s" "%({x}o).2s" "%(q)s""#;
-    let line = line(quoted, &request, false);
-    assert_eq!(quotations(&line), Some(6), "{}", line.escape_ascii());
-    for format in ["json", "ecs"] {
-        let line = self::line(format, &request, true);
+    for kind in [Kind::Plain, Kind::Within] {
+        let line = line(quoted, &request, kind);
+        assert_eq!(quotations(&line), Some(6), "{}", line.escape_ascii());
+        assert!(kind != Kind::Within || line.len() < LINE_BYTES_MAX);
+    }
+    let pairs = [("json", Kind::OfWriter), ("json", Kind::Within), ("ecs", Kind::Within)];
+    for (format, kind) in pairs {
+        let line = line(format, &request, kind);
+        assert!(kind != Kind::Within || line.len() < LINE_BYTES_MAX);
         let object: serde_json::Value = serde_json::from_slice(&line).expect("an object of JSON");
         assert_eq!(object["process.pid"], 42);
         let text = std::str::from_utf8(&line).expect("UTF-8");

@@ -56,13 +56,17 @@ fn escaped_text(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-/// How much of what [`text`] wrote fits into `most` bytes, in whole escapes: a `\` at the end would quote what follows.
-pub(super) fn whole(written: &[u8], most: usize) -> usize {
+/// How much of what [`text`] or [`json`] wrote fits into `most` bytes, in whole escapes and characters: a `\` at the end would
+/// quote what follows.
+pub(crate) fn whole(written: &[u8], most: usize) -> usize {
     let mut end = 0;
     while end < written.len() {
         let len = match written[end..] {
+            [b'\\', b'u', ..] => 6,
             [b'\\', b'x', ..] => 4,
-            [b'\\', ..] => 2,
+            [b'\\', ..] | [0xc0..0xe0, ..] => 2,
+            [0xe0..0xf0, ..] => 3,
+            [0xf0..=0xff, ..] => 4,
             _ => 1,
         };
         if most < end + len {

@@ -1,6 +1,6 @@
 //! From the text of a format to its pieces.
 
-use super::{Atom, Format, Piece, Segment, Style, What, Writer};
+use super::{Atom, Format, Limit, Piece, Segment, Style, What, Writer};
 
 /// gunicorn's default.
 const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
@@ -53,7 +53,7 @@ impl Format {
     /// names show `-`, as under gunicorn.
     #[must_use]
     pub fn new(text: &str) -> Format {
-        let mut format = Format { segments: Vec::new(), response_fields: Vec::new() };
+        let mut format = Format { segments: Vec::new(), response_fields: Vec::new(), limit: None };
         if matches!(text, "json" | "ecs") {
             format.members(text == "ecs");
         } else {
@@ -64,9 +64,10 @@ impl Format {
 
     /// The same format for one writer: what its lines say of that is known already.
     #[must_use]
-    pub fn of(self, writer: &Writer) -> Format {
-        let mut format = Format { segments: Vec::new(), response_fields: self.response_fields };
-        for segment in self.segments {
+    pub fn of(mut self, writer: &Writer) -> Format {
+        let segments = std::mem::take(&mut self.segments);
+        let mut format = Format { segments: Vec::new(), ..self };
+        for segment in segments {
             let (Segment::Early(pieces) | Segment::Late(pieces)) = segment;
             for piece in pieces {
                 format.add(match piece {
@@ -85,6 +86,35 @@ impl Format {
             }
         }
         format
+    }
+
+    /// The same format for lines that have at most `line_bytes_max` bytes, as far as its own text leaves room: where what a
+    /// client sent would make one longer, each of its values is cut to an equal share.
+    #[must_use]
+    pub fn within(mut self, line_bytes_max: usize) -> Format {
+        let (mut fixed, mut late, mut free) = (1, 0, 0);
+        for segment in &self.segments {
+            let (Segment::Early(pieces) | Segment::Late(pieces)) = segment;
+            for piece in pieces {
+                let (text, atom) = match piece {
+                    Piece::Literal(text) => (text.len(), None),
+                    Piece::Atom(atom, style) => (usize::from(style.width), Some(atom)),
+                    Piece::Member(key, atom) => (key.len() + 1, Some(atom)),
+                };
+                let bytes = text + atom.map_or(0, |_| BOUNDED_VALUE_BYTES_MAX);
+                fixed += bytes;
+                late += if matches!(segment, Segment::Late(_)) { bytes } else { 0 };
+                free += usize::from(atom.is_some_and(is_free));
+            }
+        }
+        let share = line_bytes_max.saturating_sub(fixed) / free.max(1);
+        let value_bytes_max = share.max(VALUE_BYTES_MIN);
+        let responses = value_bytes_max * self.response_fields.len();
+        self.limit = Some(Limit {
+            captured_bytes_max: line_bytes_max.saturating_sub(late + responses + value_bytes_max),
+            value_bytes_max,
+        });
+        self
     }
 
     fn members(&mut self, is_ecs: bool) {
@@ -193,6 +223,35 @@ impl Format {
             (_, true) => self.segments.push(Segment::Late(vec![piece])),
             (_, false) => self.segments.push(Segment::Early(vec![piece])),
         }
+    }
+}
+
+/// Room for a value that is no client's to choose: the longest are a time, an address and an id.
+const BOUNDED_VALUE_BYTES_MAX: usize = 48;
+
+/// What is left of each value however long the format's own text is.
+const VALUE_BYTES_MIN: usize = 16;
+
+/// Whether a value has the length that somebody else chose.
+fn is_free(atom: &Atom) -> bool {
+    match atom {
+        Atom::Subject(what) => !matches!(
+            what,
+            What::Peer
+                | What::PeerPort
+                | What::Client
+                | What::Protocol
+                | What::Scheme
+                | What::TraceId
+                | What::SpanId
+        ),
+        Atom::RequestLine
+        | Atom::RawPath
+        | Atom::User
+        | Atom::Header(_)
+        | Atom::ResponseField
+        | Atom::Route => true,
+        _ => false,
     }
 }
 

@@ -12,12 +12,30 @@ const VALUE_BYTES_MAX: usize = 8190;
 impl Format {
     /// Captures what lines show of a request, at the end of `out`.
     pub fn capture(&self, subject: &impl Subject, writer: &Writer, out: &mut Vec<u8>) {
+        let start = out.len();
+        self.capture_within(usize::MAX, subject, writer, out);
+        if let Some(limit) = self.limit
+            && limit.captured_bytes_max < out.len() - start
+        {
+            out.truncate(start);
+            self.capture_within(limit.value_bytes_max, subject, writer, out);
+        }
+    }
+
+    /// Captures at most `most` bytes of each value.
+    fn capture_within(
+        &self,
+        most: usize,
+        subject: &impl Subject,
+        writer: &Writer,
+        out: &mut Vec<u8>,
+    ) {
         for segment in &self.segments {
             let Segment::Early(pieces) = segment else { continue };
             let at = out.len();
             out.extend_from_slice(&[0; 4]);
             for piece in pieces {
-                self.put_early(piece, subject, writer, out);
+                put_early(piece, most, subject, writer, out);
             }
             let len = (out.len() - at - 4) as u32; // Bounded by the number of pieces and the longest value.
             out[at..at + 4].copy_from_slice(&len.to_le_bytes());
@@ -39,7 +57,8 @@ impl Format {
         for name in &self.response_fields {
             let at = out.len();
             out.extend_from_slice(&[0; 4]);
-            escape::text(out, cut(field(name).unwrap_or(b"-")));
+            let most = self.limit.map_or(usize::MAX, |limit| limit.value_bytes_max);
+            put_within(most, out, field(name).unwrap_or(b"-"), escape::text);
             let len = (out.len() - at - 4) as u32;
             out[at..at + 4].copy_from_slice(&len.to_le_bytes());
         }
@@ -68,28 +87,34 @@ impl Format {
             }
         }
     }
+}
 
-    fn put_early(&self, piece: &Piece, subject: &impl Subject, writer: &Writer, out: &mut Vec<u8>) {
-        match piece {
-            Piece::Literal(text) => out.extend_from_slice(text),
-            Piece::Atom(atom, style) => {
-                let at = out.len();
-                let is_there = put_text(atom, subject, writer, out);
-                // gunicorn: a unix peer has no address, a request no query.
-                if !is_there && !matches!(atom, Atom::Subject(What::Peer | What::Query)) {
-                    out.push(b'-');
-                }
-                style.apply(out, at);
+fn put_early(
+    piece: &Piece,
+    most: usize,
+    subject: &impl Subject,
+    writer: &Writer,
+    out: &mut Vec<u8>,
+) {
+    match piece {
+        Piece::Literal(text) => out.extend_from_slice(text),
+        Piece::Atom(atom, style) => {
+            let at = out.len();
+            let is_there = put_text(atom, most, subject, writer, out);
+            // gunicorn: a unix peer has no address, a request no query.
+            if !is_there && !matches!(atom, Atom::Subject(What::Peer | What::Query)) {
+                out.push(b'-');
             }
-            Piece::Member(key, atom) => {
-                if let Some(value) = value(atom, subject) {
-                    out.extend_from_slice(key);
-                    escape::json(out, cut(&value));
-                    out.push(b'"');
-                } else if is_of_writer(atom) {
-                    out.extend_from_slice(key);
-                    put_writer(atom, writer, out);
-                }
+            style.apply(out, at);
+        }
+        Piece::Member(key, atom) => {
+            if let Some(value) = value(atom, subject) {
+                out.extend_from_slice(key);
+                put_within(most, out, &value, escape::json);
+                out.push(b'"');
+            } else if is_of_writer(atom) {
+                out.extend_from_slice(key);
+                put_writer(atom, writer, out);
             }
         }
     }
@@ -130,6 +155,16 @@ fn take<'c>(rest: &mut &'c [u8]) -> &'c [u8] {
     piece
 }
 
+/// Appends a value, escaped, and at most `most` bytes of it, in whole escapes.
+#[inline]
+fn put_within(most: usize, out: &mut Vec<u8>, value: &[u8], escape: impl Fn(&mut Vec<u8>, &[u8])) {
+    let at = out.len();
+    escape(out, cut(value));
+    if most < out.len() - at {
+        out.truncate(at + escape::whole(&out[at..], most));
+    }
+}
+
 /// As much of a value as a line repeats, in whole characters where it is UTF-8.
 fn cut(value: &[u8]) -> &[u8] {
     if value.len() <= VALUE_BYTES_MAX {
@@ -157,7 +192,13 @@ fn value<'s>(atom: &Atom, subject: &'s impl Subject) -> Option<Cow<'s, [u8]>> {
 }
 
 /// Appends a value of the request or of the writer; `false`: there is none.
-fn put_text(atom: &Atom, subject: &impl Subject, writer: &Writer, out: &mut Vec<u8>) -> bool {
+fn put_text(
+    atom: &Atom,
+    most: usize,
+    subject: &impl Subject,
+    writer: &Writer,
+    out: &mut Vec<u8>,
+) -> bool {
     if is_of_writer(atom) {
         put_writer(atom, writer, out);
         return true;
@@ -165,11 +206,11 @@ fn put_text(atom: &Atom, subject: &impl Subject, writer: &Writer, out: &mut Vec<
     let found = match atom {
         Atom::RequestLine => match subject.part(What::Method) {
             Some(method) => {
-                escape::text(out, &method);
+                put_within(most, out, &method, escape::text);
                 for part in [What::Target, What::Protocol] {
                     if let Some(part) = subject.part(part) {
                         out.push(b' ');
-                        escape::text(out, cut(&part));
+                        put_within(most, out, &part, escape::text);
                     }
                 }
                 return true;
@@ -180,7 +221,7 @@ fn put_text(atom: &Atom, subject: &impl Subject, writer: &Writer, out: &mut Vec<
     };
     match found {
         Some(value) => {
-            escape::text(out, cut(&value));
+            put_within(most, out, &value, escape::text);
             true
         }
         None => false,
