@@ -302,7 +302,7 @@ fn put_outcome(
     match atom {
         Atom::ResponseField => out.extend_from_slice(take(captured)),
         Atom::Time => out.extend_from_slice(clock.local()),
-        Atom::Timestamp => clock.put_universal(out),
+        Atom::Timestamp => out.extend_from_slice(clock.universal()),
         Atom::Status => number(out, u64::from(outcome.status)),
         Atom::BytesSent => number(out, outcome.sent),
         Atom::BytesReceived => number(out, outcome.received),
@@ -326,6 +326,9 @@ fn put_outcome(
 
 /// Appends a number.
 fn number(out: &mut Vec<u8>, mut value: u64) {
+    if value < 10 {
+        return out.push(b'0' + value as u8);
+    }
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
