@@ -101,7 +101,13 @@ impl Format {
                     Piece::Atom(atom, style) => (usize::from(style.width), Some(atom)),
                     Piece::Member(key, atom) => (key.len() + 1, Some(atom)),
                 };
-                let bytes = text + atom.map_or(0, |_| BOUNDED_VALUE_BYTES_MAX);
+                let bounded = match atom {
+                    None => 0,
+                    // Method, protocol and two spaces.
+                    Some(Atom::RequestLine) => 2 * BOUNDED_VALUE_BYTES_MAX + 2,
+                    Some(_) => BOUNDED_VALUE_BYTES_MAX,
+                };
+                let bytes = text + bounded;
                 fixed += bytes;
                 late += if matches!(segment, Segment::Late(_)) { bytes } else { 0 };
                 free += usize::from(atom.is_some_and(is_free));
@@ -227,13 +233,13 @@ impl Format {
 }
 
 /// Room for a value that is no client's to choose: the longest are a time, an address and an id.
-const BOUNDED_VALUE_BYTES_MAX: usize = 48;
+pub(super) const BOUNDED_VALUE_BYTES_MAX: usize = 48;
 
 /// What is left of each value however long the format's own text is.
 const VALUE_BYTES_MIN: usize = 16;
 
 /// Whether a value has the length that somebody else chose.
-fn is_free(atom: &Atom) -> bool {
+pub(super) fn is_free(atom: &Atom) -> bool {
     match atom {
         Atom::Subject(what) => !matches!(
             what,

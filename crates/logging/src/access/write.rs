@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::parse::{BOUNDED_VALUE_BYTES_MAX, is_free};
 use super::{
     Atom, Clock, Format, Outcome, Piece, Segment, Style, Subject, What, Writer, basic, escape,
 };
@@ -42,6 +43,10 @@ impl Format {
         }
     }
 
+    fn value_bytes_max(&self) -> usize {
+        self.limit.map_or(usize::MAX, |limit| limit.value_bytes_max)
+    }
+
     /// Whether lines show fields of the response.
     #[must_use]
     pub fn shows_response_fields(&self) -> bool {
@@ -57,8 +62,7 @@ impl Format {
         for name in &self.response_fields {
             let at = out.len();
             out.extend_from_slice(&[0; 4]);
-            let most = self.limit.map_or(usize::MAX, |limit| limit.value_bytes_max);
-            put_within(most, out, field(name).unwrap_or(b"-"), escape::text);
+            put_within(self.value_bytes_max(), out, field(name).unwrap_or(b"-"), escape::text);
             let len = (out.len() - at - 4) as u32;
             out[at..at + 4].copy_from_slice(&len.to_le_bytes());
         }
@@ -76,12 +80,13 @@ impl Format {
                 }
             }
         }
+        let most = self.value_bytes_max();
         for segment in &self.segments {
             match segment {
                 Segment::Early(_) => out.extend_from_slice(take(&mut early)),
                 Segment::Late(pieces) => {
                     for piece in pieces {
-                        put_late(piece, &mut late, outcome, clock, out);
+                        put_late(piece, most, &mut late, outcome, clock, out);
                     }
                 }
             }
@@ -110,7 +115,7 @@ fn put_early(
         Piece::Member(key, atom) => {
             if let Some(value) = value(atom, subject) {
                 out.extend_from_slice(key);
-                put_within(most, out, &value, escape::json);
+                put_within(share(atom, most), out, &value, escape::json);
                 out.push(b'"');
             } else if is_of_writer(atom) {
                 out.extend_from_slice(key);
@@ -153,6 +158,12 @@ fn take<'c>(rest: &mut &'c [u8]) -> &'c [u8] {
     let (piece, after) = after.split_at(len);
     *rest = after;
     piece
+}
+
+/// How many bytes of a value a line has, where each that a client chose has `most`.
+#[inline]
+fn share(atom: &Atom, most: usize) -> usize {
+    if most == usize::MAX || is_free(atom) { most } else { most.min(BOUNDED_VALUE_BYTES_MAX) }
 }
 
 /// Appends a value, escaped, and at most `most` bytes of it, in whole escapes.
@@ -206,8 +217,9 @@ fn put_text(
     let found = match atom {
         Atom::RequestLine => match subject.part(What::Method) {
             Some(method) => {
-                put_within(most, out, &method, escape::text);
-                for part in [What::Target, What::Protocol] {
+                let bounded = most.min(BOUNDED_VALUE_BYTES_MAX);
+                put_within(bounded, out, &method, escape::text);
+                for (part, most) in [(What::Target, most), (What::Protocol, bounded)] {
                     if let Some(part) = subject.part(part) {
                         out.push(b' ');
                         put_within(most, out, &part, escape::text);
@@ -221,7 +233,7 @@ fn put_text(
     };
     match found {
         Some(value) => {
-            put_within(most, out, &value, escape::text);
+            put_within(share(atom, most), out, &value, escape::text);
             true
         }
         None => false,
@@ -247,6 +259,7 @@ fn put_writer(atom: &Atom, writer: &Writer, out: &mut Vec<u8>) {
 
 fn put_late(
     piece: &Piece,
+    most: usize,
     captured: &mut &[u8],
     outcome: &Outcome<'_>,
     clock: &Clock,
@@ -258,7 +271,7 @@ fn put_late(
             let at = out.len();
             match text_of(atom, outcome) {
                 Some("") => out.push(b'-'),
-                Some(text) => escape::text(out, text.as_bytes()),
+                Some(text) => put_within(most, out, text.as_bytes(), escape::text),
                 None => put_outcome(atom, captured, outcome, clock, out),
             }
             style.apply(out, at);
@@ -267,7 +280,7 @@ fn put_late(
             Some("") => (),
             Some(text) => {
                 out.extend_from_slice(key);
-                escape::json(out, text.as_bytes());
+                put_within(most, out, text.as_bytes(), escape::json);
                 out.push(b'"');
             }
             None => {
