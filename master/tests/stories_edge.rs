@@ -112,7 +112,7 @@ fn haproxy_names_clients_by_its_header_and_its_health_checks_are_answered() {
 backend app
     option httpchk GET /plaintext
     http-check send hdr Host check
-    server one {upstream} send-proxy-v2 check inter 100ms fall 1 rise 1"
+    server one {upstream} send-proxy-v2 proxy-v2-options crc32c,authority check inter 100ms fall 1 rise 1"
     ));
     // The check is a LOCAL header: the address is HAProxy's own.
     assert_eq!(

@@ -24,6 +24,8 @@ const LAST_LINES_TRY_EVERY: Duration = Duration::from_millis(10);
 
 /// Why a request did not go as it should, in one word.
 pub(crate) mod reason {
+    use crate::body::BodyError;
+
     pub(crate) const ABORTED: &str = "aborted";
     pub(crate) const BAD_REQUEST: &str = "bad_request";
     pub(crate) const TOO_LARGE: &str = "too_large";
@@ -34,6 +36,16 @@ pub(crate) mod reason {
     pub(crate) const HANDLER_ERROR: &str = "handler_error";
     pub(crate) const FORBIDDEN: &str = "forbidden";
     pub(crate) const CUT: &str = "cut";
+
+    /// Why a body could not be read.
+    pub(crate) fn of_body(error: BodyError) -> &'static str {
+        match error {
+            BodyError::TooLarge => TOO_LARGE,
+            BodyError::TimedOut => BODY_TIMEOUT,
+            BodyError::Malformed | BodyError::Cut => BAD_REQUEST,
+            BodyError::NotStored => HANDLER_ERROR,
+        }
+    }
 }
 
 /// Status in the line of a request whose client went away before there was an answer; Nginx's.
@@ -112,9 +124,14 @@ impl AccessLog {
         if lines.is_none() && syslog.is_none() {
             return None;
         }
+        let writer = Writer { pid: std::process::id(), worker, generation };
+        let mut format = Format::new(&settings.access_log_format).of(&writer);
+        if let Some(most) = lines.as_ref().and_then(LineBuffer::line_bytes_max) {
+            format = format.within(most);
+        }
         Some(Box::new(AccessLog {
-            format: Format::new(&settings.access_log_format),
-            writer: Writer { pid: std::process::id(), worker, generation },
+            format,
+            writer,
             lines,
             syslog,
             line: Vec::new(),

@@ -27,13 +27,15 @@ pub struct Error {
     status: u16,
     retry_after: Option<Duration>,
     cause: Option<Box<dyn std::error::Error>>,
+    /// It was the request's body that could not be read.
+    body: Option<BodyError>,
 }
 
 impl Error {
     /// A refusal with this status, and the usual page for it.
     #[must_use]
     pub fn status(status: u16) -> Error {
-        Error { status, retry_after: None, cause: None }
+        Error { status, retry_after: None, cause: None, body: None }
     }
 
     /// What is to be logged.
@@ -47,7 +49,7 @@ impl Error {
     /// Something failed that `cause` describes: 500, and the cause is logged.
     #[must_use]
     pub fn internal(cause: impl Into<Box<dyn std::error::Error>>) -> Error {
-        Error { status: 500, retry_after: None, cause: Some(cause.into()) }
+        Error { cause: Some(cause.into()), ..Error::status(500) }
     }
 }
 
@@ -56,7 +58,7 @@ impl Error {
     /// given up are counted.
     fn of_database(error: pg::Error) -> Error {
         if error.is_unavailable() || error.is_overloaded() {
-            Error { status: 503, retry_after: Some(DATABASE_RETRY_AFTER), cause: None }
+            Error { retry_after: Some(DATABASE_RETRY_AFTER), ..Error::status(503) }
         } else if error.is_timed_out() {
             Error::status(504)
         } else {
@@ -68,7 +70,7 @@ impl Error {
 impl<E: std::error::Error + 'static> From<E> for Error {
     fn from(error: E) -> Error {
         if let Some(body) = (&error as &dyn Any).downcast_ref::<BodyError>() {
-            return Error::status(body.status());
+            return Error { body: Some(*body), ..Error::status(body.status()) };
         }
         let mut error = Some(error);
         let any: &mut dyn Any = &mut error;
@@ -97,6 +99,7 @@ impl fmt::Debug for Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = Response::error(self.status);
+        response.body_error = self.body;
         if let Some(wait) = self.retry_after {
             response = response.retry_after(wait);
         }

@@ -18,7 +18,11 @@ use std::time::SystemTime;
 
 use crate::request::Request;
 use crate::response::{Body, Response};
-use conditional::{Validators, Verdict};
+#[cfg(fuzzing)]
+pub(crate) use conditional::decide;
+pub(crate) use conditional::{Validators, Verdict};
+#[cfg(fuzzing)]
+pub(crate) use open::clean;
 
 /// A file that is to be sent, or a part of it.
 #[derive(Debug)]

@@ -73,6 +73,8 @@ mod error;
 mod event_loop;
 mod executor;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host;
 mod log;
 mod notices;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::body::BodyError;
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::files::FileBody;
@@ -87,6 +88,8 @@ pub struct Response {
     pub(crate) is_last: bool,
     /// Why it is a 5xx; logged when it is sent.
     pub(crate) cause: Option<Box<dyn std::error::Error>>,
+    /// It says that the request's body could not be read; for the access log.
+    pub(crate) body_error: Option<BodyError>,
 }
 
 impl Response {
@@ -99,6 +102,7 @@ impl Response {
             fields: Vec::new(),
             is_last: false,
             cause: None,
+            body_error: None,
         }
     }
 

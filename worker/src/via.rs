@@ -12,8 +12,10 @@ use http1::{Fields, Head};
 use net::{AllowList, Peer, ProxyVersion};
 use shared::settings::{ProxyProtocol, RealIp, Settings};
 
+#[cfg(fuzzing)]
+pub(crate) use client::{forwarded, x_forwarded_for};
 pub use id::Trace;
-pub(crate) use id::{Ids, is_valid_id};
+pub(crate) use id::{Ids, hex, is_valid_id};
 
 /// What the settings say about proxies, ready for use.
 #[derive(Debug)]
@@ -137,12 +139,11 @@ impl<'r> Via<'r> {
             Peer::Ip(address) => Some(address.ip()),
             Peer::Unix => None,
         };
-        if !self.is_trusted {
-            return peer;
-        }
         let is_trusted = |address| self.trust.forwarders.contains(address);
         match self.trust.real_ip {
             RealIp::Off => peer,
+            // Whom a PROXY header names stands nearer than all that the fields say: if that is a stranger, it is the client.
+            _ if !self.is_trusted || !self.trust.trusts(self.peer) => peer,
             RealIp::XForwardedFor => client::x_forwarded_for(head.fields(), is_trusted).or(peer),
             RealIp::Forwarded => client::forwarded(head.fields(), is_trusted).or(peer),
         }

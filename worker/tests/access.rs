@@ -124,6 +124,23 @@ fn what_went_wrong_has_its_line_and_its_reason() {
             r#""POST /echo HTTP/1.1" 408 "#,
             "body_timeout",
         ),
+        // Whether the body is gathered for the handler, or read by it.
+        (
+            "POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc",
+            r#""POST /count HTTP/1.1" 408 "#,
+            "body_timeout",
+        ),
+        (
+            "POST /count HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nz\r\n",
+            r#""POST /count HTTP/1.1" 400 "#,
+            "bad_request",
+        ),
+        // A response that cannot be sent: what was sent instead counts.
+        (
+            "GET /inject HTTP/1.1\r\nHost: a\r\n\r\n",
+            r#""GET /inject HTTP/1.1" 500 26 0 "#,
+            "handler_error",
+        ),
         (
             "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n",
             r#""POST /echo HTTP/1.1" 413 "#,
@@ -218,6 +235,26 @@ fn usr1_opens_the_file_again() {
     worker.get("/hello/three").expect(200);
     assert_eq!(file.lines(1), ["/hello/three"]);
     worker.stop();
+}
+
+#[test]
+fn a_long_line_on_a_pipe_is_cut_so_that_no_other_comes_into_its_middle() {
+    let file = LogFile::new("pipe");
+    nix::unistd::mkfifo(&file.0, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // For writing too, or opening it would wait for a writer.
+    let mut pipe = std::fs::OpenOptions::new().read(true).write(true).open(&file.0).unwrap();
+    let worker = logging(&file, r#""%(r)s" %(s)s "%(f)s" "%(a)s""#);
+    let mut client = worker.connect();
+    let long = "x".repeat(4000);
+    client.send(&format!(
+        "GET /hello/you HTTP/1.1\r\nHost: a\r\nReferer: {long}\r\nUser-Agent: {long}\r\n\r\n"
+    ));
+    client.reply().expect(200);
+    let mut bytes = [0; 10_000];
+    let count = std::io::Read::read(&mut pipe, &mut bytes).unwrap();
+    let line = std::str::from_utf8(&bytes[..count]).unwrap();
+    assert!(line.ends_with("xx\"\n") && line.contains("xx\" \"xx"), "{line}");
+    assert!((2000..=4096).contains(&count), "{count}");
 }
 
 #[test]

@@ -109,6 +109,31 @@ fn a_file_comes_with_all_that_caches_need_and_conditions_are_heeded() {
 }
 
 #[test]
+fn dates_are_written_in_the_one_format_that_may_be() {
+    let folder = Folder::new("dates");
+    let worker = folder.serve(|_| ());
+    let reply = worker.get("/static/style.css").expect(200);
+    for name in ["date", "last-modified"] {
+        let text = reply.header(name).unwrap();
+        assert_eq!(text.len(), "Sun, 06 Nov 1994 08:49:37 GMT".len(), "{name}: {text}");
+        assert_eq!(httpdate::fmt_http_date(httpdate::parse_http_date(text).unwrap()), text);
+    }
+}
+
+#[test]
+fn preconditions_mean_nothing_where_no_file_is_chosen() {
+    let folder = Folder::new("options");
+    let worker = folder.serve(|_| ());
+    for (method, status) in [("OPTIONS", 204), ("TRACE", 405)] {
+        let mut client = worker.connect();
+        client.send(&format!(
+            "{method} /static/style.css HTTP/1.1\r\nHost: a\r\nIf-Match: \"other\"\r\nIf-None-Match: *\r\n\r\n"
+        ));
+        client.reply().expect(status);
+    }
+}
+
+#[test]
 fn a_file_from_the_future_is_not_said_to_be_newer_than_its_response() {
     let folder = Folder::new("future");
     let file = std::fs::File::create(folder.0.join("site/future.txt")).unwrap();

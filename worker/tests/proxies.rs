@@ -114,7 +114,7 @@ fn underscores_follow_the_policy_and_forwarders_may_send_theirs() {
 fn a_proxy_header_names_the_client_of_the_whole_connection() {
     let worker = features(|settings| settings.proxy_protocol = ProxyProtocol::Auto);
     let v1 = &b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n"[..];
-    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0f\xc0\x00\x02\x01\x7f\x00\x00\x01\xb8\xe8\x47\x7c\x03\x00\x00";
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0f\xc0\x00\x02\x01\x7f\x00\x00\x01\xb8\xe8\x47\x7c\x04\x00\x00";
     let request = b"GET /via HTTP/1.1\r\nHost: a\r\n\r\n";
     for header in [v1, &v2[..]] {
         let whole = [header, request].concat();
@@ -172,6 +172,24 @@ fn trust_belongs_to_the_sender_of_a_proxy_header_and_not_to_whom_it_names() {
     client.send("PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n");
     client.send("GET /via HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n");
     assert!(client.reply().expect(200).text().starts_with("http 192.0.2.1 "));
+}
+
+#[test]
+fn no_field_names_a_client_beyond_the_one_that_a_proxy_header_names() {
+    let worker = features(|settings| {
+        settings.proxy_protocol = ProxyProtocol::V1;
+        settings.forwarded_allow_ips = vec!["127.0.0.1".into(), "10.0.0.0/8".into()];
+        settings.real_ip = RealIp::XForwardedFor;
+    });
+    // A balancer that passes bytes on says who its client is; what that says of others is not believed, unless it is one
+    // of ours.
+    for (named, want) in [("192.0.2.1", "192.0.2.1"), ("10.0.0.7", "203.0.113.9")] {
+        let mut client = worker.connect();
+        client.send(&format!("PROXY TCP4 {named} 198.51.100.2 56324 443\r\n"));
+        client.send("GET /via HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n");
+        let text = client.reply().expect(200).text();
+        assert!(text.starts_with(&format!("http {want} ")), "{named}: {text}");
+    }
 }
 
 #[test]

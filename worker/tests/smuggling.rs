@@ -1,7 +1,8 @@
-//! Odd requests, sent to the worker alone and through a real Nginx: both must agree where each request ends.
+//! Odd requests, sent to the worker alone, through a real Nginx and through a real HAProxy: all must agree where each request
+//! ends.
 //!
-//! What the application received is compared with what Nginx says that it passed on: one request more would be one that was
-//! smuggled past Nginx. Nginx alone may be stricter or more lenient than the worker; what both take, both take alike.
+//! What the application received is compared with what the proxy says that it passed on: one request more would be one that
+//! was smuggled past it. A proxy alone may be stricter or more lenient than the worker; what both take, both take alike.
 
 #![allow(clippy::unwrap_used)] // A helper that cannot go on fails its test.
 
@@ -9,12 +10,13 @@ mod common;
 #[path = "smuggling/corpus.rs"]
 mod corpus;
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use common::{Client, Worker, example, start, until};
-use testkit::{Endpoint, Nginx};
+use testkit::{Endpoint, Haproxy, Nginx};
 
 use corpus::CORPUS;
 
@@ -45,6 +47,84 @@ fn nginx(upstream: SocketAddr, buffering: &str) -> Nginx {
     ))
 }
 
+/// A HAProxy that does the same; `how` is what its frontend is told besides.
+struct Balancer {
+    haproxy: Haproxy,
+    /// Where its log arrives, and what has.
+    receiver: UdpSocket,
+    seen: RefCell<String>,
+}
+
+impl Balancer {
+    fn start(upstream: SocketAddr, how: &str) -> Balancer {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let log = receiver.local_addr().unwrap();
+        let haproxy = Haproxy::start(&format!(
+            "frontend in
+    bind 127.0.0.1:{{port}}
+    log {log} format raw local0
+    log-format '%ST|%s|%HM|%HU|'
+    timeout client 2s
+    timeout http-request 2s
+    {how}
+    default_backend app
+backend app
+    http-reuse always
+    retries 0
+    server one {upstream}"
+        ));
+        Balancer { haproxy, receiver, seen: RefCell::default() }
+    }
+
+    fn log(&self) -> String {
+        let mut line = [0; 8192];
+        let mut seen = self.seen.borrow_mut();
+        while let Ok(count) = self.receiver.recv(&mut line) {
+            seen.push_str(String::from_utf8_lossy(&line[..count]).trim_end());
+            seen.push('\n');
+        }
+        seen.clone()
+    }
+}
+
+/// What stands in front of the worker.
+enum Proxy {
+    Nginx(Nginx),
+    Haproxy(Balancer),
+}
+
+impl Proxy {
+    fn address(&self) -> SocketAddr {
+        let endpoint = match self {
+            Proxy::Nginx(nginx) => nginx.endpoint(),
+            Proxy::Haproxy(balancer) => balancer.haproxy.endpoint(),
+        };
+        match endpoint {
+            Endpoint::Tcp(address) => address,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A line for each request: `STATUS|WHAT THE WORKER DID|METHOD|TARGET|`.
+    fn log(&self) -> String {
+        match self {
+            Proxy::Nginx(nginx) => nginx.access_log(),
+            Proxy::Haproxy(balancer) => balancer.log(),
+        }
+    }
+
+    /// Whether a line of its log is of a request that the application answered.
+    fn was_answered(&self, line: &str) -> bool {
+        let mut parts = line.split('|');
+        let (status, worker) = (parts.next(), parts.next());
+        match self {
+            Proxy::Nginx(_) => worker == Some("200"),
+            Proxy::Haproxy(_) => status == Some("200") && worker == Some("one"),
+        }
+    }
+}
+
 /// Sends literal bytes and returns what comes back until silence or the end.
 fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -73,7 +153,7 @@ fn raw(number: usize, way: &str) -> Vec<u8> {
 fn received(all: &[String], number: usize, way: &str) -> Vec<String> {
     let mark = format!("/seen/{number}{way}/");
     let lines = all.iter().filter(|line| line.contains(&mark));
-    // Nginx takes the authority off an absolute target.
+    // Proxies take the authority off an absolute target, or leave it.
     lines.map(|line| line.replace("http://b/", "/").replace(&mark, "/")).collect()
 }
 
@@ -88,18 +168,36 @@ fn nginx_and_the_worker_agree_where_every_request_ends() {
         println!("skipped: Nginx is missing");
         return;
     }
-    let worker = start(example("bodies"), |settings| {
+    let worker = recording();
+    agree(&worker, &["on", "off"].map(|how| Proxy::Nginx(nginx(worker.address, how))));
+}
+
+#[test]
+fn haproxy_and_the_worker_agree_where_every_request_ends() {
+    if !Haproxy::is_available() {
+        println!("skipped: HAProxy is missing");
+        return;
+    }
+    let worker = recording();
+    let hows = ["option http-buffer-request", "option accept-invalid-http-request"];
+    agree(&worker, &hows.map(|how| Proxy::Haproxy(Balancer::start(worker.address, how))));
+}
+
+/// A worker that remembers what it received.
+fn recording() -> Worker {
+    start(example("bodies"), |settings| {
         settings.keepalive = Duration::from_secs(60);
         settings.header_timeout = Duration::from_secs(2);
         settings.body_timeout = Duration::from_secs(2);
-    });
-    let proxies = [("b", nginx(worker.address, "on")), ("s", nginx(worker.address, "off"))];
-    let address = |nginx: &Nginx| match nginx.endpoint() {
-        Endpoint::Tcp(address) => address,
-        other => panic!("{other:?}"),
-    };
+    })
+}
+
+/// Sends the whole corpus to the worker alone and through both proxies, and compares.
+#[track_caller]
+fn agree(worker: &Worker, proxies: &[Proxy; 2]) {
+    let proxies = [("b", &proxies[0]), ("s", &proxies[1])];
     let ways: Vec<(&str, SocketAddr)> = std::iter::once(("d", worker.address))
-        .chain(proxies.iter().map(|(way, nginx)| (*way, address(nginx))))
+        .chain(proxies.iter().map(|(way, proxy)| (*way, proxy.address())))
         .collect();
     // All at once, for each waits for silence; through kept connections that others' leftovers would spoil.
     std::thread::scope(|scope| {
@@ -110,24 +208,24 @@ fn nginx_and_the_worker_agree_where_every_request_ends() {
         }
     });
     // An ordinary request through each kept connection: what was left in one would be in front of it.
-    for (_, nginx) in &proxies {
+    for (_, proxy) in &proxies {
         for _ in 0..32 {
             let answer = exchange(
-                address(nginx),
+                proxy.address(),
                 b"GET /json HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
             );
             assert!(answer.starts_with(b"HTTP/1.1 200 "), "{:?}", String::from_utf8_lossy(&answer));
         }
     }
-    let all = application_saw(&worker);
+    let all = application_saw(worker);
     let mut taken_by_both = 0;
     for (number, (name, _)) in CORPUS.iter().enumerate() {
         let direct = received(&all, number, "d");
-        for (way, nginx) in &proxies {
+        for (way, proxy) in &proxies {
             let mark = format!("/seen/{number}{way}/");
             let through = received(&all, number, way);
             let passed_on = || -> Vec<String> {
-                let log = nginx.access_log();
+                let log = proxy.log();
                 log.lines().filter(|line| line.contains(&mark)).map(str::to_owned).collect()
             };
             // Both agree on every request that both took.
@@ -135,12 +233,11 @@ fn nginx_and_the_worker_agree_where_every_request_ends() {
                 assert_eq!(ours, theirs, "{name}: {way}");
                 taken_by_both += 1;
             }
-            // Nothing reached the application that Nginx does not know of.
-            let answered =
-                || passed_on().iter().filter(|line| line.split('|').nth(1) == Some("200")).count();
+            // Nothing reached the application that the proxy does not know of.
+            let answered = || passed_on().iter().filter(|line| proxy.was_answered(line)).count();
             until(
                 || answered() == through.len(),
-                || format!("{name}: received {through:?}, Nginx passed on {:?}", passed_on()),
+                || format!("{name}: received {through:?}, the proxy passed on {:?}", passed_on()),
             );
             for line in passed_on() {
                 let status = line.split('|').next().unwrap_or_default().to_owned();
@@ -156,6 +253,16 @@ fn nginx_and_the_worker_agree_where_every_request_ends() {
             "{name}: a request was made of a body: {direct:?}"
         );
     }
-    println!("{} cases; {taken_by_both} requests taken by both", CORPUS.len());
+    // Alone, the worker makes no request of what is none; a proxy that sees one says so.
+    let is_smuggled = |line: &str| line.contains("/seen/0/smuggled");
+    let smuggled: Vec<&String> = all.iter().filter(|line| is_smuggled(line)).collect();
+    let known = || -> usize {
+        let of = |proxy: &Proxy| {
+            let log = proxy.log();
+            log.lines().filter(|line| is_smuggled(line) && proxy.was_answered(line)).count()
+        };
+        proxies.iter().map(|(_, proxy)| of(proxy)).sum()
+    };
+    until(|| smuggled.len() == known(), || format!("{smuggled:?}, the proxies know {}", known()));
     assert!(CORPUS.len() / 2 < taken_by_both, "{taken_by_both}: the comparison says little");
 }

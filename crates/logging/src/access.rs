@@ -21,6 +21,16 @@ pub struct Format {
     segments: Vec<Segment>,
     /// Names of response fields that lines show, in their order.
     response_fields: Vec<Box<str>>,
+    limit: Option<Limit>,
+}
+
+/// How long lines may become.
+#[derive(Clone, Copy, Debug)]
+struct Limit {
+    /// Bytes that may be captured of a request without a second look.
+    captured_bytes_max: usize,
+    /// Bytes of each value, escapes included, where that was too much.
+    value_bytes_max: usize,
 }
 
 /// A part of a line that is known at one time.
@@ -36,7 +46,8 @@ enum Segment {
 enum Piece {
     Literal(Box<[u8]>),
     Atom(Atom, Style),
-    /// A member of a JSON object; left out when there is no value. The text is `,"name":`.
+    /// A member of a JSON object; left out when there is no value. The text is `,"name":`, and the quotation mark of the
+    /// value if it has one.
     Member(Box<[u8]>, Atom),
 }
 

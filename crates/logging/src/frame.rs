@@ -20,15 +20,17 @@ pub enum Frame {
     Json,
 }
 
-/// Appends one line, its end included. `prefix`: with the `<n>` by which a journal knows the severity.
+/// Appends one line, its end included, of at most `most` bytes. `prefix`: with the `<n>` by which a journal knows the severity.
 pub(crate) fn line(
     bytes: &mut Vec<u8>,
     stamp: &mut Stamp,
     frame: Frame,
     prefix: bool,
+    most: usize,
     level: Level,
     text: fmt::Arguments<'_>,
 ) {
+    let start = bytes.len();
     let stamp = stamp.at(SystemTime::now());
     let pid = std::process::id();
     if prefix {
@@ -37,7 +39,10 @@ pub(crate) fn line(
     // Only a broken `Display` fails, and then the line says as much as it could.
     match frame {
         Frame::Text => {
-            let _ = write!(OneLine::new(bytes), "[{stamp}] [{pid}] [{level}] {text}");
+            // The end is one byte more.
+            let left = most.saturating_sub(bytes.len() - start + 1);
+            let line = Bounded { bytes, left: left.min(LINE_BYTES_MAX) };
+            let _ = write!(OneLine(line), "[{stamp}] [{pid}] [{level}] {text}");
         }
         Frame::Json => {
             let (date, time, zone) = parts(stamp);
@@ -48,7 +53,10 @@ pub(crate) fn line(
             );
             let mut message = Vec::new();
             let _ = write!(Bounded { bytes: &mut message, left: LINE_BYTES_MAX }, "{text}");
+            let at = bytes.len();
             escape::json(bytes, &message);
+            let left = most.saturating_sub(at - start + "\"}\n".len());
+            bytes.truncate(at + escape::whole(&bytes[at..], left));
             bytes.extend_from_slice(b"\"}");
         }
     }

@@ -57,6 +57,13 @@ impl LineBuffer {
         }
     }
 
+    /// Longest line, its end included, into which no other process's can come: what a pipe takes at once. `None`: files
+    /// take any.
+    #[must_use]
+    pub fn line_bytes_max(&self) -> Option<usize> {
+        self.sink.line_bytes_max()
+    }
+
     /// How many bytes wait for room.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
@@ -84,6 +91,7 @@ impl LineBuffer {
                 sink.set_owner(uid, gid)?;
             }
             self.sink = sink;
+            self.queue.change_sink();
         }
         Ok(())
     }

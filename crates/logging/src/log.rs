@@ -56,6 +56,13 @@ impl Stream {
         Stream { is_journal: sink.is_journal(), sink, queue: Queue::new(LOG_QUEUE_BYTES_MAX) }
     }
 
+    fn push(&mut self, stamp: &mut Stamp, frame: Frame, level: Level, text: fmt::Arguments<'_>) {
+        let Stream { sink, queue, is_journal } = self;
+        // Other processes write there too, and no line may come into the middle of another.
+        let most = sink.line_bytes_max().unwrap_or(usize::MAX);
+        queue.push(|bytes| frame::line(bytes, stamp, frame, *is_journal, most, level, text));
+    }
+
     fn flush(&mut self) {
         self.queue.flush(&self.sink);
     }
@@ -80,10 +87,7 @@ impl Stream {
         if dropped > 0 && self.queue.is_empty() {
             self.queue.forget_dropped();
             let text = format_args!("Log lines lost because the log took no more lines={dropped}");
-            let is_journal = self.is_journal;
-            self.queue.push(|bytes| {
-                frame::line(bytes, stamp, frame, is_journal, Level::Warning, text);
-            });
+            self.push(stamp, frame, Level::Warning, text);
             self.flush();
         }
     }
@@ -277,8 +281,7 @@ impl Inner {
         let stream = quiet.as_mut().filter(|_| level < Level::Warning).unwrap_or(stream);
         stream.flush();
         stream.say_what_was_lost(stamp, *frame);
-        let is_journal = stream.is_journal;
-        stream.queue.push(|bytes| frame::line(bytes, stamp, *frame, is_journal, level, text));
+        stream.push(stamp, *frame, level, text);
         stream.flush();
     }
 
@@ -307,6 +310,7 @@ impl Inner {
         }
         self.stream.is_journal = sink.is_journal();
         self.stream.sink = sink;
+        self.stream.queue.change_sink();
         Ok(())
     }
 }

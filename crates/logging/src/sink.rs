@@ -95,6 +95,11 @@ impl Sink {
         Ok(())
     }
 
+    /// Longest line, its end included, into which no other writer's can come; `None`: it may be any.
+    pub(crate) fn line_bytes_max(&self) -> Option<usize> {
+        self.is_stream().then_some(PIPE_BUF)
+    }
+
     /// Tells whether lines must be written in pieces that fit a pipe.
     pub(crate) fn is_stream(&self) -> bool {
         !matches!(self, Sink::File(_))

@@ -129,6 +129,7 @@ impl Syslog {
         if let Socket::Stream(sink) = &self.socket
             && !self.queue.flush(sink)
         {
+            self.queue.change_sink();
             self.socket = Socket::None;
         }
     }

@@ -150,6 +150,18 @@ fn no_client_can_forge_a_line() {
     hostile.fields.push(("Referer", b"x\" 200 1\n10.0.0.1 - - \\\x1b[2J\xe9"));
     let got = line(r#""%(f)s""#, &hostile, &OUTCOME);
     assert_eq!(got, r#""x\" 200 1\x0a10.0.0.1 - - \\\x1b[2J\xe9""#);
+    // A width that ends within what stands for one byte leaves that out: half of it would quote what follows.
+    hostile.fields.push(("Referer", b"aa\"\xe9"));
+    for (format, want) in [
+        (r#""%(f).2s""#, r#""aa""#),
+        (r#""%(f).3s""#, r#""aa""#),
+        (r#""%(f).4s""#, r#""aa\"""#),
+        (r#""%(f).7s""#, r#""aa\"""#),
+        (r#""%(f)-6.3s""#, r#""aa    ""#),
+        (r#""%(f).8s""#, r#""aa\"\xe9""#),
+    ] {
+        assert_eq!(line(format, &hostile, &OUTCOME), want, "{format}");
+    }
     // Decoding a path brings back nothing that was encoded for a reason.
     hostile.parts.insert(0, (What::Path, b"/%0a%22%00%"));
     assert_eq!(line("%(U)s", &hostile, &OUTCOME), r#"/\x0a\"\x00%"#);
@@ -190,4 +202,51 @@ fn a_request_that_was_not_understood_has_a_line_too() {
     );
     assert_eq!(got, r#"192.0.2.7 "GET\x09/\x01" - 400 bad_request"#);
     assert_eq!(line("%(h)s %(r)s", &Request::default(), &OUTCOME), " -");
+}
+
+#[test]
+fn lines_keep_a_limit_and_are_whole_all_the_same() {
+    const MOST: usize = 4096;
+    let default = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
+    let sized = |format: &str, request: &Request| {
+        let writer = Writer { pid: u32::MAX, worker: 1, generation: 3 };
+        let format = Format::new(format).of(&writer).within(MOST);
+        let mut clock = Clock::default();
+        clock.set(UNIX_EPOCH + Duration::from_millis(1_795_344_222_123));
+        let (mut captured, mut out) = (Vec::new(), Vec::new());
+        format.capture(request, &writer, &mut captured);
+        let field = |_: &str| Some(&[b'x'; 5000][..]);
+        format.capture_response(field, &mut captured);
+        format.finish(&captured, &OUTCOME, &clock, &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    for filler in
+        [&[b'a'; 8000][..], &[b'"'; 8000], &[0xff; 8000], "\u{2028}é".repeat(1600).as_bytes()]
+    {
+        let long: &'static [u8] = Box::leak(filler.to_vec().into_boxed_slice());
+        let mut hostile = request();
+        for what in [What::Target, What::Path, What::Query, What::Host] {
+            hostile.parts.insert(0, (what, long));
+        }
+        hostile.fields.extend([("User-Agent", long), ("Referer", long)]);
+        for format in [default, "%({x}o)s %(a)s %({y}o)s %({x}i)1024s"] {
+            let line = sized(format, &hostile);
+            assert!(line.len() < MOST, "{}: {line}", line.len());
+        }
+        assert!(
+            sized(default, &hostile).ends_with('"') && !sized(default, &hostile).ends_with(r#"\""#)
+        );
+        for format in ["json", "ecs"] {
+            let line = sized(format, &hostile);
+            assert!(line.len() < MOST, "{}: {line}", line.len());
+            assert!(
+                line.ends_with('}') && line.contains(r#","process.pid":4294967295,"#),
+                "{line}"
+            );
+        }
+    }
+    // One that fits is as it was, though a value is longer than its share.
+    let mut long = request();
+    long.fields.push(("User-Agent", &[b'a'; 2000]));
+    assert!(sized(default, &long).contains(&"a".repeat(2000)));
 }

@@ -89,6 +89,16 @@ impl AllowList {
 }
 
 impl Network {
+    /// One of IPv4 addresses in IPv6 clothes (`::ffff:10.0.0.0/104`) as what it is: addresses are compared without them.
+    fn canonical(self) -> Network {
+        match (self.address.to_canonical(), self.bits.checked_sub(96)) {
+            (address @ IpAddr::V4(_), Some(bits)) if self.address.is_ipv6() => {
+                Network { address, bits }
+            }
+            _ => self,
+        }
+    }
+
     fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
@@ -130,15 +140,13 @@ impl FromStr for Entry {
             IpAddr::V6(address) => (address.to_bits(), 128),
         };
         let Some(bits) = bits else {
-            let address = address.to_canonical();
-            let bits = if address.is_ipv4() { 32 } else { 128 };
-            return Ok(Entry::Network(Network { address, bits }));
+            return Ok(Entry::Network(Network { address, bits: widest }.canonical()));
         };
         let is_number = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
         match bits.parse() {
             Ok(bits) if is_number && bits <= widest => {
                 if prefix(value, bits) == value {
-                    Ok(Entry::Network(Network { address, bits }))
+                    Ok(Entry::Network(Network { address, bits }.canonical()))
                 } else {
                     Err(fault("has bits set beyond its prefix"))
                 }
@@ -162,6 +170,20 @@ mod tests {
             assert!(!list.contains(outside.parse().unwrap()), "{outside}");
         }
         assert!(list.trusts(&Peer::Unix));
+    }
+
+    #[test]
+    fn ipv4_in_ipv6_clothes_is_ipv4() {
+        let list = AllowList::parse(["::ffff:10.0.0.0/104", "::ffff:192.168.1.7"]).unwrap();
+        for inside in ["10.255.0.1", "::ffff:10.1.2.3", "192.168.1.7"] {
+            assert!(list.contains(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["11.0.0.1", "192.168.1.8", "::a00:1"] {
+            assert!(!list.contains(outside.parse().unwrap()), "{outside}");
+        }
+        let every = AllowList::parse(["::ffff:0:0/96"]).unwrap();
+        assert!(every.contains("203.0.113.9".parse().unwrap()));
+        assert!(!every.contains("2001:db8::1".parse().unwrap()));
     }
 
     #[test]

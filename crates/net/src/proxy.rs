@@ -46,6 +46,8 @@ pub enum ProxyError {
     Missing,
     /// It begins like a header and is none.
     Malformed,
+    /// It does not have the checksum that it says it has.
+    Damaged,
     /// It is longer than any header may be.
     TooLong,
 }
@@ -55,6 +57,7 @@ impl fmt::Display for ProxyError {
         out.write_str(match self {
             ProxyError::Missing => "the PROXY header is missing",
             ProxyError::Malformed => "the PROXY header is malformed",
+            ProxyError::Damaged => "the PROXY header has the wrong checksum",
             ProxyError::TooLong => "the PROXY header is too long",
         })
     }
@@ -100,8 +103,14 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyError> {
     let Some(end) = within.windows(2).position(|pair| pair == b"\r\n") else {
         return if within.len() == V1_BYTES_MAX { Err(ProxyError::TooLong) } else { Ok(None) };
     };
-    let line = std::str::from_utf8(&bytes[..end]).map_err(|_| ProxyError::Malformed)?;
-    let ends = v1_ends(line).ok_or(ProxyError::Malformed)?;
+    let line = &bytes[..end];
+    let ends = if begins_with(line, b"PROXY UNKNOWN ") == Some(true) {
+        // What else it says is to be skipped, whatever it is.
+        None
+    } else {
+        let line = std::str::from_utf8(line).map_err(|_| ProxyError::Malformed)?;
+        v1_ends(line).ok_or(ProxyError::Malformed)?
+    };
     Ok(Some(ProxyHeader::new(end + 2, ends)))
 }
 
@@ -116,7 +125,7 @@ impl ProxyHeader {
 /// Source and destination.
 type Ends = (SocketAddr, SocketAddr);
 
-/// `PROXY TCP4|TCP6 SOURCE DESTINATION PORT PORT`, or `PROXY UNKNOWN` and anything.
+/// `PROXY TCP4|TCP6 SOURCE DESTINATION PORT PORT`, or `PROXY UNKNOWN`.
 fn v1_ends(line: &str) -> Option<Option<Ends>> {
     let mut words = line.split(' ').skip(1);
     let family = words.next()?;
@@ -128,7 +137,7 @@ fn v1_ends(line: &str) -> Option<Option<Ends>> {
         }
     };
     if family == "UNKNOWN" {
-        return Some(None);
+        return words.next().is_none().then_some(None);
     }
     let (source, destination) = (address(words.next()?)?, address(words.next()?)?);
     let (from, to) = (port(words.next()?)?, port(words.next()?)?);
@@ -176,6 +185,9 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyError> {
         return Err(ProxyError::TooLong);
     }
     let Some(body) = bytes.get(V2_FIXED_BYTES..len) else { return Ok(None) };
+    if !is_local && !is_intact(&bytes[..len], V2_FIXED_BYTES + address_bytes) {
+        return Err(ProxyError::Damaged);
+    }
     let ends = match (is_local, family) {
         (false, 0x11) => v2_ends::<4>(body),
         (false, 0x21) => v2_ends::<16>(body),
@@ -195,4 +207,36 @@ where
         Some(SocketAddr::new(IpAddr::from(*address), u16::from_be_bytes(*port)))
     };
     Some((end(0, 2 * N)?, end(N, 2 * N + 2)?))
+}
+
+/// The kind of additional field that holds a checksum.
+const CHECKSUM_KIND: u8 = 3;
+
+/// Whether a header has the checksum that it names, if it does. Additional fields stand in `header` from `at` on; one that
+/// is too long for the rest ends the search.
+fn is_intact(header: &[u8], mut at: usize) -> bool {
+    while let Some(&[kind, high, low]) = header.get(at..).and_then(|rest| rest.first_chunk::<3>()) {
+        let start = at + 3;
+        let Some(end) = start.checked_add(usize::from(u16::from_be_bytes([high, low]))) else {
+            break;
+        };
+        let Some(value) = header.get(start..end) else { break };
+        if kind == CHECKSUM_KIND {
+            // It counts as zeros itself.
+            let (before, after) = (&header[..start], &header[end..]);
+            let counted = before.iter().chain(&[0; 4]).chain(after);
+            return value == crc32c(counted).to_be_bytes();
+        }
+        at = end;
+    }
+    true
+}
+
+/// The checksum CRC-32C (Castagnoli), bit by bit: headers are short, and one comes per connection.
+fn crc32c<'b>(bytes: impl Iterator<Item = &'b u8>) -> u32 {
+    !bytes.fold(u32::MAX, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| {
+            (sum >> 1) ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 }
+        })
+    })
 }

@@ -36,6 +36,9 @@ fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     header
 }
 
+/// Of the header in `a_checksum_in_version_2_is_heeded`, computed by another program.
+const SUM: [u8; 4] = [0x6a, 0xb2, 0x25, 0xde];
+
 #[test]
 fn version_1_names_the_client() {
     use ProxyVersion::{Any, V1};
@@ -55,6 +58,8 @@ fn version_1_names_the_client() {
     assert_eq!(longest.len(), 107);
     accepted(longest.as_bytes(), V1, None);
     accepted(b"PROXY UNKNOWN\r\n", V1, None);
+    // Whatever it says, in whatever bytes.
+    accepted(b"PROXY UNKNOWN \xff\0 ::1\r\n", V1, None);
 }
 
 #[test]
@@ -92,7 +97,7 @@ fn version_2_names_the_client_and_its_additional_fields_are_skipped() {
     use ProxyVersion::{Any, V2};
     let four = [192, 0, 2, 1, 198, 51, 100, 2, 0xdc, 0x04, 1, 187];
     accepted(&v2(0x21, 0x11, &four), V2, Some(("192.0.2.1:56324", "198.51.100.2:443")));
-    let tlvs = [&four[..], &[3, 0, 4, 1, 2, 3, 4], &[0xff; 500]].concat();
+    let tlvs = [&four[..], &[4, 0, 2, 1, 2], &[0xff; 500]].concat();
     accepted(&v2(0x21, 0x11, &tlvs), Any, Some(("192.0.2.1:56324", "198.51.100.2:443")));
     let mut six = vec![0x20, 1, 0x0d, 0xb8];
     six.extend([0; 28]);
@@ -100,6 +105,26 @@ fn version_2_names_the_client_and_its_additional_fields_are_skipped() {
     accepted(&v2(0x21, 0x21, &six), V2, Some(("[2001:db8::]:80", "[::]:443")));
     accepted(&v2(0x21, 0x31, &[b'a'; 216]), V2, None);
     accepted(&v2(0x21, 0x00, b""), V2, None);
+}
+
+#[test]
+fn a_checksum_in_version_2_is_heeded() {
+    let four = [192, 0, 2, 1, 198, 51, 100, 2, 0xdc, 0x04, 1, 187];
+    let with = |sum: [u8; 4]| {
+        v2(0x21, 0x11, &[&four[..], b"\x02\0\x01a", &[3, 0, 4], &sum, b"\x04\0\0"].concat())
+    };
+    let ends = Some(("192.0.2.1:56324", "198.51.100.2:443"));
+    accepted(&with(SUM), ProxyVersion::V2, ends);
+    for bad in [[0; 4], [SUM[0], SUM[1], SUM[2], SUM[3] ^ 1]] {
+        check(&with(bad), ProxyVersion::V2, Err(ProxyError::Damaged));
+    }
+    // A checksum has four bytes.
+    let short = v2(0x21, 0x11, &[&four[..], &[3, 0, 1, 0]].concat());
+    check(&short, ProxyVersion::V2, Err(ProxyError::Damaged));
+    // A damaged address is what it is for.
+    let mut damaged = with(SUM);
+    damaged[16] ^= 1;
+    check(&damaged, ProxyVersion::V2, Err(ProxyError::Damaged));
 }
 
 #[test]

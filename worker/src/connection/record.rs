@@ -1,6 +1,7 @@
 //! What the access log is told of a connection's requests.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use http1::{Exchange, Head};
 use logging::access::{Subject, What};
@@ -11,7 +12,7 @@ use crate::access::{Answered, STATUS_ABORTED, STATUS_CUT, reason};
 use crate::core::Core;
 use crate::peer::PeerText;
 use crate::response::Response;
-use crate::via::{Trace, Via, sent_id};
+use crate::via::{Trace, Via, hex, sent_id};
 
 /// Longest part of a request line that is logged of a request that was not understood, in bytes.
 const RAW_LINE_BYTES_MAX: usize = 512;
@@ -51,7 +52,7 @@ impl Connection {
         let Some(access) = &mut core.access else { return };
         let id = self.request_id.as_deref();
         let via = Via::new(&self.peer, self.is_trusted, self.is_https, &core.trust, id);
-        let seen = Seen { head, via, peer_text: &self.peer_text, span };
+        let seen = Seen { head, via, peer_text: &self.peer_text, span, trace: OnceCell::new() };
         access.note(&mut self.ledger, &seen, core.tick);
     }
 
@@ -80,10 +81,19 @@ impl Connection {
         }
         self.record_fields(response, core);
         let is_bodiless = exchange.is_head || matches!(status, 204 | 205 | 304);
-        let sent = if is_bodiless { 0 } else { response.body.as_bytes().len() as u64 };
-        let failed = response.cause.is_some() || status != response.status;
-        let reason = if failed { reason::HANDLER_ERROR } else { "" };
-        self.record_answer(status, sent, reason, route);
+        let is_replaced = status != response.status;
+        let sent = match is_bodiless {
+            true => 0,
+            // What was sent instead is the last thing in the output.
+            false if is_replaced => last_body(&self.output),
+            false => response.body.as_bytes().len(),
+        };
+        let reason = match response.body_error {
+            _ if is_replaced || response.cause.is_some() => reason::HANDLER_ERROR,
+            Some(error) => reason::of_body(error),
+            None => "",
+        };
+        self.record_answer(status, sent as u64, reason, route);
     }
 
     /// Notes how the request in hand was answered.
@@ -128,9 +138,7 @@ impl Connection {
         core: &Core,
     ) {
         let (Some(ledger), Some(access)) = (&mut self.ledger, &core.access) else { return };
-        let sent = self.output.get(before..).unwrap_or_default();
-        let body =
-            sent.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| sent.len() - at - 4);
+        let body = last_body(self.output.get(before..).unwrap_or_default());
         access.note_fields(ledger, |_| None);
         ledger.answer(Answered { status, sent: body as u64, reason, route: 0 });
     }
@@ -196,17 +204,24 @@ impl Connection {
     }
 }
 
+/// How many bytes of body the last response in `output` has; none of ours that is written whole has an empty line in it.
+fn last_body(output: &[u8]) -> usize {
+    output.windows(4).rposition(|end| end == b"\r\n\r\n").map_or(0, |at| output.len() - at - 4)
+}
+
 /// A request, as the log sees it.
 struct Seen<'r> {
     head: &'r Head<'r>,
     via: Via<'r>,
     peer_text: &'r PeerText,
     span: u64,
+    /// Looked for once.
+    trace: OnceCell<Option<Trace<'r>>>,
 }
 
 impl Seen<'_> {
     fn trace(&self) -> Option<Trace<'_>> {
-        self.head.field("traceparent").and_then(Trace::parse)
+        *self.trace.get_or_init(|| self.head.field("traceparent").and_then(Trace::parse))
     }
 }
 
@@ -236,7 +251,7 @@ impl Subject for Seen<'_> {
             What::TraceId => Cow::Borrowed(self.trace()?.trace_id().as_bytes()),
             What::SpanId => {
                 let _ = self.trace()?;
-                Cow::Owned(format!("{:016x}", self.span).into_bytes())
+                Cow::Owned(hex(self.span).into_bytes())
             }
             What::RawLine => return None,
         })

@@ -267,12 +267,7 @@ impl Connection {
         core.let_go();
         core.answered(tag, error.status());
         exchange.keep_alive = false;
-        let reason = match error {
-            BodyError::TooLarge => reason::TOO_LARGE,
-            BodyError::TimedOut => reason::BODY_TIMEOUT,
-            BodyError::Malformed | BodyError::Cut => reason::BAD_REQUEST,
-            BodyError::NotStored => reason::HANDLER_ERROR,
-        };
+        let reason = reason::of_body(error);
         self.refuse(Refusal::new(error.status(), ""), exchange, reason, core);
     }
 

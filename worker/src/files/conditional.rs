@@ -14,13 +14,13 @@ const DATE_IS_STRONG_AFTER: Duration = Duration::from_secs(2);
 
 /// What tells one content of a file from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Validators {
+pub(crate) struct Validators {
     /// Strong, with its quotes: time of change, to the nanosecond, and length.
-    pub(super) etag: String,
+    pub(crate) etag: String,
     /// When it was changed, in whole seconds; `None` if the file system does not say, or not sensibly.
-    pub(super) modified: Option<SystemTime>,
+    pub(crate) modified: Option<SystemTime>,
     /// That was long enough ago.
-    pub(super) is_date_strong: bool,
+    pub(crate) is_date_strong: bool,
 }
 
 impl Validators {
@@ -43,7 +43,7 @@ impl Validators {
 
 /// What is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// 200.
     Whole,
     /// 206 with the bytes from `first` to `last`.
@@ -57,7 +57,7 @@ pub(super) enum Verdict {
 }
 
 /// Judges a request at `now` for a file with these validators and this length, in the order of §13.2.2.
-pub(super) fn decide(
+pub(crate) fn decide(
     method: Method<'_>,
     fields: Fields<'_>,
     validators: &Validators,

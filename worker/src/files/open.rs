@@ -17,7 +17,7 @@ const TRIES_MAX: usize = 8;
 ///
 /// `None` for what no file is to be looked for: dot segments, hidden names, empty segments, an encoded `/` or NUL, a `%` that
 /// encodes nothing.
-pub(super) fn clean(raw: &[u8]) -> Option<(PathBuf, bool)> {
+pub(crate) fn clean(raw: &[u8]) -> Option<(PathBuf, bool)> {
     let mut path = PathBuf::new();
     let mut segments = raw.split(|&byte| byte == b'/').peekable();
     while let Some(segment) = segments.next() {

@@ -11,7 +11,7 @@ use http1::Fields;
 const HOPS_MAX: usize = 64;
 
 /// The rightmost untrusted address of X-Forwarded-For, or the leftmost if all are trusted.
-pub(super) fn x_forwarded_for(
+pub(crate) fn x_forwarded_for(
     fields: Fields<'_>,
     is_trusted: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
@@ -26,7 +26,7 @@ pub(super) fn x_forwarded_for(
 }
 
 /// As [`x_forwarded_for`], from the `for` parameters of Forwarded.
-pub(super) fn forwarded(fields: Fields<'_>, is_trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+pub(crate) fn forwarded(fields: Fields<'_>, is_trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let named = |name: &[u8]| name.eq_ignore_ascii_case(b"forwarded");
     let mut nodes = Vec::new();
     for field in fields.iter().filter(|field| named(field.name)) {
@@ -55,9 +55,11 @@ fn pick(
     last
 }
 
-/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`. A port
+/// may be hidden behind a name (RFC 7239, §6.3): `192.0.2.1:_secret`.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
+    let text = text.split_once(":_").map_or(text, |(node, _)| node);
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let found = match bare.parse::<IpAddr>() {
         Ok(address) => address,
@@ -70,10 +72,12 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 fn elements(value: &[u8]) -> Option<Vec<Option<IpAddr>>> {
     let mut found = Vec::new();
     let mut node = None;
+    let mut is_empty = true;
     let mut rest = value;
     loop {
         rest = rest.trim_ascii_start();
         if !matches!(rest, [] | [b',' | b';', ..]) {
+            is_empty = false;
             let (name, after) = token(rest)?;
             let (value, after) = match after.strip_prefix(b"=")? {
                 [b'"', quoted @ ..] => unquote(quoted)?,
@@ -85,16 +89,20 @@ fn elements(value: &[u8]) -> Option<Vec<Option<IpAddr>>> {
             rest = after.trim_ascii_start();
         }
         match rest {
-            [b';', after @ ..] => rest = after,
-            [b',', after @ ..] => {
-                found.push(node.take());
+            [b';', after @ ..] => {
                 rest = after;
+                continue;
             }
-            [] => {
-                found.push(node);
-                return Some(found);
-            }
+            [] | [b',', ..] => (),
             _ => return None,
+        }
+        // An empty element of a list is none (RFC 9110, §5.6.1).
+        if !std::mem::replace(&mut is_empty, true) {
+            found.push(node.take());
+        }
+        match rest {
+            [_, after @ ..] => rest = after,
+            [] => return Some(found),
         }
     }
 }
@@ -172,8 +180,12 @@ mod tests {
             Some("192.0.2.43"),
         );
         check(&["Forwarded: for=\"192.0.2.4\\3\""], Some("192.0.2.43"));
+        check(&["Forwarded: , for=192.0.2.43,, for=10.0.0.1 , "], Some("192.0.2.43"));
+        check(&["Forwarded: for=192.0.2.43", "Forwarded: by=_us, for=10.0.0.1"], Some("10.0.0.1"));
         check(&["Forwarded: for=192.0.2.43, for=_hidden, for=10.0.0.1"], Some("10.0.0.1"));
         check(&["Forwarded: for=unknown"], None);
+        check(&["Forwarded: for=\"192.0.2.43:_p1\""], Some("192.0.2.43"));
+        check(&["Forwarded: for=\"[2001:db8::17]:_p1\";by=_us"], Some("2001:db8::17"));
         // Broken: no guess is made.
         check(&["Forwarded: for=192.0.2.43, for=\"10.0.0.1"], None);
         check(&["Forwarded: for 192.0.2.43"], None);

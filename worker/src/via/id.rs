@@ -1,6 +1,5 @@
 //! Ids of requests and traces.
 
-use std::fmt::Write;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Longest id of a request that is taken over, in bytes.
@@ -43,11 +42,14 @@ impl Ids {
 
     /// An id for a request: 32 hexadecimal digits.
     pub(crate) fn request_id(&mut self) -> Box<str> {
-        let mut text = String::with_capacity(32);
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, "{:016x}{:016x}", self.next(), self.next());
-        text.into()
+        [hex(self.next()), hex(self.next())].concat().into()
     }
+}
+
+/// A number as 16 hexadecimal digits.
+pub(crate) fn hex(number: u64) -> String {
+    let digit = |place: u32| b"0123456789abcdef"[(number >> (4 * place)) as usize & 15];
+    (0..16).rev().map(|place| char::from(digit(place))).collect()
 }
 
 /// The trace that a request belongs to: W3C Trace Context's `traceparent`.
@@ -127,6 +129,7 @@ mod tests {
     fn ids_are_plain_and_differ() {
         let mut ids = Ids::new();
         let (one, two, other) = (ids.request_id(), ids.request_id(), Ids::new().request_id());
+        assert_eq!(hex(0x0123_4567_89ab_cdef), "0123456789abcdef");
         assert!(one != two && one != other && two != other);
         assert!(is_valid_id(&one) && one.len() == 32);
         assert!(is_valid_id(&"a".repeat(128)) && is_valid_id("A.b_c-9"));

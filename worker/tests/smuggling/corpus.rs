@@ -104,6 +104,62 @@ pub const CORPUS: &[(&str, &str)] = &[
         "an unfinished chunk",
         "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
+    (
+        "a tab before chunked",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\tchunked\t\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "empty elements beside chunked",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: , chunked ,\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "white space behind a length",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nContent-Length: 3 \t\r\n\r\nabcGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "body of a DELETE",
+        "DELETE /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "body of an OPTIONS",
+        "OPTIONS /seen/{id}/a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "a length of nothing",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\nGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "expectation without a body",
+        "GET /seen/{id}/a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\nGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "expectation of a body that is a request",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 49\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\nX: 123\r\n\r\nGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "a websocket that is none, then more",
+        "GET /seen/{id}/a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "an upgrade with a body that is a request",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nContent-Length: 49\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\nX: 123\r\n\r\nGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "keep-alive and close",
+        "GET /seen/{id}/a HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "chunk extension with an open quotation",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;n=\"x\r\nabc\r\n0\r\n\r\nGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "a chunk extension that looks like a size",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;2f=4\r\nabc\r\n0;ff\r\n\r\nGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "a method that says to be another",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nX-HTTP-Method-Override: PUT\r\nContent-Length: 3\r\n\r\nabcGET /seen/{id}/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
     // Length and coding together.
     (
         "refused: CL.TE",
@@ -264,4 +320,107 @@ pub const CORPUS: &[(&str, &str)] = &[
         "refused: the preface of HTTP/2",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET /seen/{id}/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
+    // More of the same.
+    (
+        "refused: a list of lengths with nothing in it",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nContent-Length: 3,\r\n\r\nabcGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: vertical tab behind a length",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\x0b\r\n\r\nabcGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: a length in other digits",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nContent-Length: 3.0\r\n\r\nabcGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: chunked and a parameter",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: chunked with a NUL behind it",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\0\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: chunked before a coding in another field",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: a name with a letter beyond ASCII",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer\u{AD}-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: a field without a name",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\n: chunked\r\nContent-Length: 3\r\n\r\nabcGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: a field without a colon",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: chunk size with a sign",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: a negative chunk size",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: chunk size with an underscore",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0_3\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: white space before a chunk size",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n 3\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: a chunk without a size",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: an extension without a size",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n;3\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: chunk size ends in CR CR LF",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: chunk data ends in LF",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: chunk data ends in LF CR",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\n\r0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: a trailer without a colon",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nGET /seen/0/smuggled HTTP/1.1\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: a folded trailer",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n z\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: a coding among the trailers",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "refused: trailers with bare CR",
+        "POST /seen/{id}/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\rZ: a\r\n\r\nGET /seen/0/smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    ("refused: a version of two digits", "GET /seen/{id}/a HTTP/1.10\r\nHost: a\r\n\r\n"),
+    ("refused: a version in small letters", "GET /seen/{id}/a http/1.1\r\nHost: a\r\n\r\n"),
+    ("refused: white space behind the version", "GET /seen/{id}/a HTTP/1.1 \r\nHost: a\r\n\r\n"),
+    ("refused: a tab in the request line", "GET\t/seen/{id}/a HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("refused: a bare CR in the request line", "GET /seen/{id}/a\rb HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("refused: CR CR LF behind the request line", "GET /seen/{id}/a HTTP/1.1\r\r\nHost: a\r\n\r\n"),
+    ("refused: two empty lines first", "\r\n\r\nGET /seen/{id}/a HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("refused: a fragment in the target", "GET /seen/{id}/a#/../b HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("refused: a host and a path", "GET /seen/{id}/a HTTP/1.1\r\nHost: a/seen/0/smuggled\r\n\r\n"),
+    (
+        "refused: an absolute target without a host",
+        "GET http:///seen/{id}/a HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    ("refused: an absolute target and no Host", "GET http://b/seen/{id}/a HTTP/1.1\r\n\r\n"),
 ];

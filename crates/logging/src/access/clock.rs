@@ -1,6 +1,7 @@
 //! The time as access logs write it, computed once a second.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MONTHS: [&str; 12] =
@@ -10,21 +11,25 @@ const MONTHS: [&str; 12] =
 #[derive(Debug, Default)]
 pub struct Clock {
     second: Option<u64>,
-    milliseconds: u16,
     /// `[22/Nov/2026:10:43:42 +0000]`
     local: String,
-    /// `2026-11-22T10:43:42.`
-    universal: String,
+    /// `2026-11-22T10:43:42.123Z`
+    universal: Vec<u8>,
 }
 
 impl Clock {
     /// Sets the time.
     pub fn set(&mut self, now: SystemTime) {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.milliseconds = since.subsec_millis() as u16;
         if self.second != Some(since.as_secs()) {
             self.second = Some(since.as_secs());
             self.render(now, since.as_secs());
+        }
+        // The second's text ends with the milliseconds, which are three digits, and a letter.
+        let ms = since.subsec_millis();
+        if let Some([hundreds, tens, ones, _]) = self.universal.last_chunk_mut() {
+            let digit = |number: u32| b'0' + (number % 10) as u8;
+            (*hundreds, *tens, *ones) = (digit(ms / 100), digit(ms / 10), digit(ms));
         }
     }
 
@@ -35,7 +40,7 @@ impl Clock {
         let month = MONTHS[usize::from(t.month.clamp(1, 12)) - 1];
         self.local.clear();
         self.universal.clear();
-        // Writing to a `String` cannot fail.
+        // Writing to memory cannot fail.
         let _ = write!(
             self.local,
             "[{:02}/{month}/{:04}:{:02}:{:02}:{:02} {sign}{:02}{:02}]",
@@ -51,7 +56,7 @@ impl Clock {
         let of_day = second % 86_400;
         let _ = write!(
             self.universal,
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.",
+            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.000Z",
             of_day / 3600,
             of_day / 60 % 60,
             of_day % 60
@@ -62,11 +67,8 @@ impl Clock {
         self.local.as_bytes()
     }
 
-    pub(super) fn put_universal(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.universal.as_bytes());
-        let digit = |number: u16| b'0' + (number % 10) as u8;
-        let ms = self.milliseconds;
-        out.extend_from_slice(&[digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
+    pub(super) fn universal(&self) -> &[u8] {
+        &self.universal
     }
 }
 
@@ -97,9 +99,7 @@ mod tests {
             (4_102_444_799_999, "2099-12-31T23:59:59.999Z"),
         ] {
             clock.set(UNIX_EPOCH + Duration::from_millis(millis));
-            let mut out = Vec::new();
-            clock.put_universal(&mut out);
-            assert_eq!(String::from_utf8(out).unwrap(), want);
+            assert_eq!(std::str::from_utf8(clock.universal()).unwrap(), want);
         }
         // The zone is the machine's.
         assert_eq!(clock.local().len(), "[22/Nov/2026:10:43:42 +0000]".len());

@@ -1,6 +1,6 @@
 //! From the text of a format to its pieces.
 
-use super::{Atom, Format, Piece, Segment, Style, What};
+use super::{Atom, Format, Limit, Piece, Segment, Style, What, Writer};
 
 /// gunicorn's default.
 const DEFAULT: &str = r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#;
@@ -53,13 +53,74 @@ impl Format {
     /// names show `-`, as under gunicorn.
     #[must_use]
     pub fn new(text: &str) -> Format {
-        let mut format = Format { segments: Vec::new(), response_fields: Vec::new() };
+        let mut format = Format { segments: Vec::new(), response_fields: Vec::new(), limit: None };
         if matches!(text, "json" | "ecs") {
             format.members(text == "ecs");
         } else {
             format.template(text);
         }
         format
+    }
+
+    /// The same format for one writer: what its lines say of that is known already.
+    #[must_use]
+    pub fn of(mut self, writer: &Writer) -> Format {
+        let segments = std::mem::take(&mut self.segments);
+        let mut format = Format { segments: Vec::new(), ..self };
+        for segment in segments {
+            let (Segment::Early(pieces) | Segment::Late(pieces)) = segment;
+            for piece in pieces {
+                format.add(match piece {
+                    Piece::Atom(atom, style) if style == Style::default() => {
+                        match written_by(&atom, writer) {
+                            Some(text) => Piece::Literal(text.into_bytes().into()),
+                            None => Piece::Atom(atom, style),
+                        }
+                    }
+                    Piece::Member(key, atom) => match written_by(&atom, writer) {
+                        Some(text) => Piece::Literal([&*key, text.as_bytes()].concat().into()),
+                        None => Piece::Member(key, atom),
+                    },
+                    piece => piece,
+                });
+            }
+        }
+        format
+    }
+
+    /// The same format for lines that have at most `line_bytes_max` bytes, as far as its own text leaves room: where what a
+    /// client sent would make one longer, each of its values is cut to an equal share.
+    #[must_use]
+    pub fn within(mut self, line_bytes_max: usize) -> Format {
+        let (mut fixed, mut late, mut free) = (1, 0, 0);
+        for segment in &self.segments {
+            let (Segment::Early(pieces) | Segment::Late(pieces)) = segment;
+            for piece in pieces {
+                let (text, atom) = match piece {
+                    Piece::Literal(text) => (text.len(), None),
+                    Piece::Atom(atom, style) => (usize::from(style.width), Some(atom)),
+                    Piece::Member(key, atom) => (key.len() + 1, Some(atom)),
+                };
+                let bounded = match atom {
+                    None => 0,
+                    // Method, protocol and two spaces.
+                    Some(Atom::RequestLine) => 2 * BOUNDED_VALUE_BYTES_MAX + 2,
+                    Some(_) => BOUNDED_VALUE_BYTES_MAX,
+                };
+                let bytes = text + bounded;
+                fixed += bytes;
+                late += if matches!(segment, Segment::Late(_)) { bytes } else { 0 };
+                free += usize::from(atom.is_some_and(is_free));
+            }
+        }
+        let share = line_bytes_max.saturating_sub(fixed) / free.max(1);
+        let value_bytes_max = share.max(VALUE_BYTES_MIN);
+        let responses = value_bytes_max * self.response_fields.len();
+        self.limit = Some(Limit {
+            captured_bytes_max: line_bytes_max.saturating_sub(late + responses + value_bytes_max),
+            value_bytes_max,
+        });
+        self
     }
 
     fn members(&mut self, is_ecs: bool) {
@@ -74,7 +135,8 @@ impl Format {
                 Some((_, ecs)) => ecs,
                 None => name,
             };
-            let key = format!("{separator}\"{name}\":");
+            let quote = if is_number(&atom) { "" } else { "\"" };
+            let key = format!("{separator}\"{name}\":{quote}");
             separator = ",";
             self.add(Piece::Member(key.into_bytes().into(), atom));
         }
@@ -153,6 +215,13 @@ impl Format {
             Piece::Literal(_) => matches!(self.segments.last(), Some(Segment::Late(_))),
             Piece::Atom(atom, _) | Piece::Member(_, atom) => is_late(atom),
         };
+        if let Piece::Literal(more) = &piece
+            && let Some(Segment::Late(pieces) | Segment::Early(pieces)) = self.segments.last_mut()
+            && let Some(Piece::Literal(text)) = pieces.last_mut()
+        {
+            *text = [&**text, &**more].concat().into();
+            return;
+        }
         match (self.segments.last_mut(), is_late) {
             (Some(Segment::Late(pieces)), true) | (Some(Segment::Early(pieces)), false) => {
                 pieces.push(piece)
@@ -161,6 +230,54 @@ impl Format {
             (_, false) => self.segments.push(Segment::Early(vec![piece])),
         }
     }
+}
+
+/// Room for a value that is no client's to choose: the longest are a time, an address and an id.
+pub(super) const BOUNDED_VALUE_BYTES_MAX: usize = 48;
+
+/// What is left of each value however long the format's own text is.
+const VALUE_BYTES_MIN: usize = 16;
+
+/// Whether a value has the length that somebody else chose.
+pub(super) fn is_free(atom: &Atom) -> bool {
+    match atom {
+        Atom::Subject(what) => !matches!(
+            what,
+            What::Peer
+                | What::PeerPort
+                | What::Client
+                | What::Protocol
+                | What::Scheme
+                | What::TraceId
+                | What::SpanId
+        ),
+        Atom::RequestLine
+        | Atom::RawPath
+        | Atom::User
+        | Atom::Header(_)
+        | Atom::ResponseField
+        | Atom::Route => true,
+        _ => false,
+    }
+}
+
+/// Whether JSON writes a value without quotation marks.
+fn is_number(atom: &Atom) -> bool {
+    match atom {
+        Atom::Pid | Atom::Worker | Atom::Generation => true,
+        atom => is_late(atom) && !matches!(atom, Atom::Timestamp | Atom::Route | Atom::Reason),
+    }
+}
+
+/// What an atom says of the writer, if it does.
+fn written_by(atom: &Atom, writer: &Writer) -> Option<String> {
+    Some(match atom {
+        Atom::Pid => writer.pid.to_string(),
+        Atom::PidInAngles => format!("<{}>", writer.pid),
+        Atom::Worker => writer.worker.to_string(),
+        Atom::Generation => writer.generation.to_string(),
+        _ => return None,
+    })
 }
 
 fn is_late(atom: &Atom) -> bool {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::parse::{BOUNDED_VALUE_BYTES_MAX, is_free};
 use super::{
     Atom, Clock, Format, Outcome, Piece, Segment, Style, Subject, What, Writer, basic, escape,
 };
@@ -12,16 +13,38 @@ const VALUE_BYTES_MAX: usize = 8190;
 impl Format {
     /// Captures what lines show of a request, at the end of `out`.
     pub fn capture(&self, subject: &impl Subject, writer: &Writer, out: &mut Vec<u8>) {
+        let start = out.len();
+        self.capture_within(usize::MAX, subject, writer, out);
+        if let Some(limit) = self.limit
+            && limit.captured_bytes_max < out.len() - start
+        {
+            out.truncate(start);
+            self.capture_within(limit.value_bytes_max, subject, writer, out);
+        }
+    }
+
+    /// Captures at most `most` bytes of each value.
+    fn capture_within(
+        &self,
+        most: usize,
+        subject: &impl Subject,
+        writer: &Writer,
+        out: &mut Vec<u8>,
+    ) {
         for segment in &self.segments {
             let Segment::Early(pieces) = segment else { continue };
             let at = out.len();
             out.extend_from_slice(&[0; 4]);
             for piece in pieces {
-                self.put_early(piece, subject, writer, out);
+                put_early(piece, most, subject, writer, out);
             }
             let len = (out.len() - at - 4) as u32; // Bounded by the number of pieces and the longest value.
             out[at..at + 4].copy_from_slice(&len.to_le_bytes());
         }
+    }
+
+    fn value_bytes_max(&self) -> usize {
+        self.limit.map_or(usize::MAX, |limit| limit.value_bytes_max)
     }
 
     /// Whether lines show fields of the response.
@@ -39,7 +62,7 @@ impl Format {
         for name in &self.response_fields {
             let at = out.len();
             out.extend_from_slice(&[0; 4]);
-            escape::text(out, cut(field(name).unwrap_or(b"-")));
+            put_within(self.value_bytes_max(), out, field(name).unwrap_or(b"-"), escape::text);
             let len = (out.len() - at - 4) as u32;
             out[at..at + 4].copy_from_slice(&len.to_le_bytes());
         }
@@ -50,47 +73,53 @@ impl Format {
         let mut early = captured;
         // Response fields were captured behind everything else.
         let mut late = captured;
-        for segment in &self.segments {
-            if let Segment::Early(_) = segment {
-                let _ = take(&mut late);
+        if self.shows_response_fields() {
+            for segment in &self.segments {
+                if let Segment::Early(_) = segment {
+                    let _ = take(&mut late);
+                }
             }
         }
+        let most = self.value_bytes_max();
         for segment in &self.segments {
             match segment {
                 Segment::Early(_) => out.extend_from_slice(take(&mut early)),
                 Segment::Late(pieces) => {
                     for piece in pieces {
-                        put_late(piece, &mut late, outcome, clock, out);
+                        put_late(piece, most, &mut late, outcome, clock, out);
                     }
                 }
             }
         }
     }
+}
 
-    fn put_early(&self, piece: &Piece, subject: &impl Subject, writer: &Writer, out: &mut Vec<u8>) {
-        match piece {
-            Piece::Literal(text) => out.extend_from_slice(text),
-            Piece::Atom(atom, style) => {
-                let at = out.len();
-                let is_there = put_value(atom, subject, writer, out, escape::text);
-                // gunicorn: a unix peer has no address, a request no query.
-                if !is_there && !matches!(atom, Atom::Subject(What::Peer | What::Query)) {
-                    out.push(b'-');
-                }
-                style.apply(out, at);
+fn put_early(
+    piece: &Piece,
+    most: usize,
+    subject: &impl Subject,
+    writer: &Writer,
+    out: &mut Vec<u8>,
+) {
+    match piece {
+        Piece::Literal(text) => out.extend_from_slice(text),
+        Piece::Atom(atom, style) => {
+            let at = out.len();
+            let is_there = put_text(atom, most, subject, writer, out);
+            // gunicorn: a unix peer has no address, a request no query.
+            if !is_there && !matches!(atom, Atom::Subject(What::Peer | What::Query)) {
+                out.push(b'-');
             }
-            Piece::Member(key, atom) => {
-                let at = out.len();
+            style.apply(out, at);
+        }
+        Piece::Member(key, atom) => {
+            if let Some(value) = value(atom, subject) {
                 out.extend_from_slice(key);
-                let is_number = matches!(atom, Atom::Pid | Atom::Worker | Atom::Generation);
-                if !is_number {
-                    out.push(b'"');
-                }
-                if !put_value(atom, subject, writer, out, escape::json) {
-                    out.truncate(at);
-                } else if !is_number {
-                    out.push(b'"');
-                }
+                put_within(share(atom, most), out, &value, escape::json);
+                out.push(b'"');
+            } else if is_of_writer(atom) {
+                out.extend_from_slice(key);
+                put_writer(atom, writer, out);
             }
         }
     }
@@ -108,7 +137,8 @@ impl Style {
     #[cold]
     fn set(self, out: &mut Vec<u8>, at: usize) {
         if let Some(most) = self.precision {
-            out.truncate(out.len().min(at + usize::from(most)));
+            let kept = escape::whole(&out[at..], usize::from(most));
+            out.truncate(at + kept);
         }
         let missing = usize::from(self.width).saturating_sub(out.len() - at);
         let padding =
@@ -130,82 +160,162 @@ fn take<'c>(rest: &mut &'c [u8]) -> &'c [u8] {
     piece
 }
 
-fn cut(value: &[u8]) -> &[u8] {
-    &value[..value.len().min(VALUE_BYTES_MAX)]
+/// How many bytes of a value a line has, where each that a client chose has `most`.
+#[inline]
+fn share(atom: &Atom, most: usize) -> usize {
+    if most == usize::MAX || is_free(atom) { most } else { most.min(BOUNDED_VALUE_BYTES_MAX) }
 }
 
-/// Appends a value that the request has; `false`: it has none.
-fn put_value(
+/// Appends a value, escaped, and at most `most` bytes of it, in whole escapes.
+#[inline]
+fn put_within(most: usize, out: &mut Vec<u8>, value: &[u8], escape: impl Fn(&mut Vec<u8>, &[u8])) {
+    let at = out.len();
+    escape(out, cut(value));
+    if most < out.len() - at {
+        out.truncate(at + escape::whole(&out[at..], most));
+    }
+}
+
+/// As much of a value as a line repeats, in whole characters where it is UTF-8.
+fn cut(value: &[u8]) -> &[u8] {
+    if value.len() <= VALUE_BYTES_MAX {
+        return value;
+    }
+    let is_start = |&at: &usize| value[at] & 0xc0 != 0x80;
+    let end = (VALUE_BYTES_MAX - 3..=VALUE_BYTES_MAX).rev().find(is_start);
+    &value[..end.unwrap_or(VALUE_BYTES_MAX)]
+}
+
+/// A value that the request has.
+fn value<'s>(atom: &Atom, subject: &'s impl Subject) -> Option<Cow<'s, [u8]>> {
+    match atom {
+        Atom::Subject(What::Path) => subject.part(What::Path).map(decoded),
+        Atom::RawPath => subject.part(What::Path),
+        Atom::Subject(what) => subject.part(*what),
+        Atom::Version => subject.part(What::Protocol).map(|protocol| match protocol {
+            Cow::Borrowed(text) => Cow::Borrowed(text.strip_prefix(b"HTTP/").unwrap_or(text)),
+            owned => owned,
+        }),
+        Atom::User => subject.header("authorization").and_then(basic::user).map(Cow::Owned),
+        Atom::Header(name) => subject.header(name).map(Cow::Borrowed),
+        _ => None,
+    }
+}
+
+/// Appends a value of the request or of the writer; `false`: there is none.
+fn put_text(
     atom: &Atom,
+    most: usize,
     subject: &impl Subject,
     writer: &Writer,
     out: &mut Vec<u8>,
-    escape: impl Fn(&mut Vec<u8>, &[u8]),
 ) -> bool {
-    let mut put = |value: Option<Cow<'_, [u8]>>| match value {
+    if is_of_writer(atom) {
+        put_writer(atom, writer, out);
+        return true;
+    }
+    let found = match atom {
+        Atom::RequestLine => match subject.part(What::Method) {
+            Some(method) => {
+                let bounded = most.min(BOUNDED_VALUE_BYTES_MAX);
+                put_within(bounded, out, &method, escape::text);
+                for (part, most) in [(What::Target, most), (What::Protocol, bounded)] {
+                    if let Some(part) = subject.part(part) {
+                        out.push(b' ');
+                        put_within(most, out, &part, escape::text);
+                    }
+                }
+                return true;
+            }
+            None => subject.part(What::RawLine),
+        },
+        atom => value(atom, subject),
+    };
+    match found {
         Some(value) => {
-            escape(out, cut(&value));
+            put_within(share(atom, most), out, &value, escape::text);
             true
         }
         None => false,
-    };
+    }
+}
+
+fn is_of_writer(atom: &Atom) -> bool {
+    matches!(atom, Atom::Pid | Atom::PidInAngles | Atom::Worker | Atom::Generation)
+}
+
+fn put_writer(atom: &Atom, writer: &Writer, out: &mut Vec<u8>) {
     match atom {
-        Atom::Subject(What::Path) => put(subject.part(What::Path).map(decoded)),
-        Atom::RawPath => put(subject.part(What::Path)),
-        Atom::Subject(what) => put(subject.part(*what)),
-        Atom::Version => put(subject.part(What::Protocol).map(|protocol| match protocol {
-            Cow::Borrowed(text) => Cow::Borrowed(text.strip_prefix(b"HTTP/").unwrap_or(text)),
-            owned => owned,
-        })),
-        Atom::RequestLine => match subject.part(What::Method) {
-            Some(method) => {
-                escape(out, &method);
-                for part in [What::Target, What::Protocol] {
-                    if let Some(part) = subject.part(part) {
-                        out.push(b' ');
-                        escape(out, cut(&part));
-                    }
-                }
-                true
-            }
-            None => put(subject.part(What::RawLine)),
-        },
-        Atom::User => put(subject.header("authorization").and_then(basic::user).map(Cow::Owned)),
-        Atom::Header(name) => put(subject.header(name).map(Cow::Borrowed)),
-        Atom::Pid => number(out, u64::from(writer.pid)),
         Atom::PidInAngles => {
             out.push(b'<');
             number(out, u64::from(writer.pid));
             out.push(b'>');
-            true
         }
         Atom::Worker => number(out, writer.worker as u64),
         Atom::Generation => number(out, writer.generation),
-        _ => false,
+        _ => number(out, u64::from(writer.pid)),
     }
 }
 
 fn put_late(
     piece: &Piece,
+    most: usize,
+    captured: &mut &[u8],
+    outcome: &Outcome<'_>,
+    clock: &Clock,
+    out: &mut Vec<u8>,
+) {
+    match piece {
+        Piece::Literal(text) => out.extend_from_slice(text),
+        Piece::Atom(atom, style) => {
+            let at = out.len();
+            match text_of(atom, outcome) {
+                Some("") => out.push(b'-'),
+                Some(text) => put_within(most, out, text.as_bytes(), escape::text),
+                None => put_outcome(atom, captured, outcome, clock, out),
+            }
+            style.apply(out, at);
+        }
+        Piece::Member(key, atom) => match text_of(atom, outcome) {
+            Some("") => (),
+            Some(text) => {
+                out.extend_from_slice(key);
+                put_within(most, out, text.as_bytes(), escape::json);
+                out.push(b'"');
+            }
+            None => {
+                out.extend_from_slice(key);
+                put_outcome(atom, captured, outcome, clock, out);
+                if matches!(atom, Atom::Timestamp) {
+                    out.push(b'"');
+                }
+            }
+        },
+    }
+}
+
+/// A text that may be empty, which is to have none.
+fn text_of<'o>(atom: &Atom, outcome: &Outcome<'o>) -> Option<&'o str> {
+    match atom {
+        Atom::Route => Some(outcome.route),
+        Atom::Reason => Some(outcome.reason),
+        _ => None,
+    }
+}
+
+/// Appends what there is of every request in the end.
+fn put_outcome(
+    atom: &Atom,
     captured: &mut &[u8],
     outcome: &Outcome<'_>,
     clock: &Clock,
     out: &mut Vec<u8>,
 ) {
     let nanoseconds = outcome.nanoseconds;
-    let mut put = |atom: &Atom, out: &mut Vec<u8>| match atom {
-        Atom::ResponseField => {
-            out.extend_from_slice(take(captured));
-            true
-        }
-        Atom::Time => {
-            out.extend_from_slice(clock.local());
-            true
-        }
-        Atom::Timestamp => {
-            clock.put_universal(out);
-            true
-        }
+    match atom {
+        Atom::ResponseField => out.extend_from_slice(take(captured)),
+        Atom::Time => out.extend_from_slice(clock.local()),
+        Atom::Timestamp => out.extend_from_slice(clock.universal()),
         Atom::Status => number(out, u64::from(outcome.status)),
         Atom::BytesSent => number(out, outcome.sent),
         Atom::BytesReceived => number(out, outcome.received),
@@ -215,50 +325,23 @@ fn put_late(
         Atom::Nanoseconds => number(out, nanoseconds),
         Atom::SecondsExact => {
             number(out, nanoseconds / 1_000_000_000);
-            out.push(b'.');
-            let at = out.len();
-            number(out, nanoseconds % 1_000_000_000 / 1000);
-            let zeros = 6 - (out.len() - at).min(6);
-            out.splice(at..at, std::iter::repeat_n(b'0', zeros));
-            true
-        }
-        Atom::Route => {
-            escape::json(out, outcome.route.as_bytes());
-            !outcome.route.is_empty()
-        }
-        Atom::Reason => {
-            out.extend_from_slice(outcome.reason.as_bytes());
-            !outcome.reason.is_empty()
-        }
-        _ => false,
-    };
-    match piece {
-        Piece::Literal(text) => out.extend_from_slice(text),
-        Piece::Atom(atom, style) => {
-            let at = out.len();
-            if !put(atom, out) {
-                out.push(b'-');
+            let mut micros = (nanoseconds % 1_000_000_000 / 1000) as u32;
+            let mut fraction = *b".000000";
+            for digit in fraction[1..].iter_mut().rev() {
+                *digit = b'0' + (micros % 10) as u8;
+                micros /= 10;
             }
-            style.apply(out, at);
+            out.extend_from_slice(&fraction);
         }
-        Piece::Member(key, atom) => {
-            let at = out.len();
-            let is_text = matches!(atom, Atom::Timestamp | Atom::Route | Atom::Reason);
-            out.extend_from_slice(key);
-            if is_text {
-                out.push(b'"');
-            }
-            if !put(atom, out) {
-                out.truncate(at);
-            } else if is_text {
-                out.push(b'"');
-            }
-        }
+        _ => out.push(b'-'),
     }
 }
 
-/// Appends a number; always `true`.
-fn number(out: &mut Vec<u8>, mut value: u64) -> bool {
+/// Appends a number.
+fn number(out: &mut Vec<u8>, mut value: u64) {
+    if value < 10 {
+        return out.push(b'0' + value as u8);
+    }
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
@@ -270,7 +353,6 @@ fn number(out: &mut Vec<u8>, mut value: u64) -> bool {
         }
     }
     out.extend_from_slice(&digits[at..]);
-    true
 }
 
 /// The path with `%NN` resolved, as gunicorn logs it.
