@@ -172,6 +172,48 @@ fn a_response_on_its_way_outlives_a_body_that_nobody_waits_for() {
 }
 
 #[test]
+fn a_response_on_its_way_outlives_a_request_behind_it_that_is_cut_off() {
+    const BYTES: usize = 12_000_000;
+    let worker = start(example("features"), |_| ());
+    for rest in ["POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf", "POST /ec"] {
+        let mut client = worker.connect();
+        client.send(&format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n{rest}"));
+        client.half_close();
+        let read = read_slowly(&mut client, BYTES, Duration::from_millis(1));
+        assert!(BYTES <= read, "{read} of {BYTES} bytes before {rest:?}");
+    }
+    worker.stop();
+}
+
+#[test]
+fn the_time_for_a_body_does_not_run_while_its_client_reads_an_answer() {
+    const BYTES: usize = 12_000_000;
+    let worker = start(example("features"), |settings| settings.body_timeout = SHORT);
+    // The client is asked for its body behind the answer before.
+    for path in ["/echo", "/count"] {
+        let mut client = worker.connect();
+        client.send(&format!(
+            "GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n\
+             POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+        ));
+        let began = Instant::now();
+        let read = read_slowly(&mut client, BYTES - 1_000_000, Duration::from_millis(5));
+        assert!(2 * SHORT < began.elapsed(), "it was read too quickly: {:?}", began.elapsed());
+        // What is left of the answer, and the question.
+        let mut left = Vec::new();
+        while !left.ends_with(b"HTTP/1.1 100 Continue\r\n\r\n") {
+            let mut piece = [0; 64 * 1024];
+            let count = client.stream.read(&mut piece).unwrap();
+            assert_ne!(count, 0, "the end after {} bytes", read + left.len());
+            left.extend_from_slice(&piece[..count]);
+        }
+        client.send("body");
+        client.reply().expect(200);
+    }
+    worker.stop();
+}
+
+#[test]
 fn without_a_keep_alive_time_every_response_says_close_and_is_whole() {
     const BYTES: usize = 4_000_000;
     let worker = start(example("features"), |settings| settings.keepalive = Duration::ZERO);

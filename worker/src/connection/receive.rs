@@ -349,7 +349,15 @@ impl Connection {
                 self.record_unfinished(STATUS_ABORTED, reason::ABORTED, core);
                 self.state = State::Finishing { lingers: false };
             }
-            State::Gathering(_) => self.abandon(core),
+            State::Gathering(gathering) => {
+                // Answers to what it asked before may be on their way.
+                let route = gathering.tag.route;
+                core.let_go();
+                core.block.add(Counter::RequestsAborted, 1);
+                self.record_answer(STATUS_ABORTED, 0, reason::ABORTED, route);
+                self.state = State::Finishing { lingers: false };
+                self.state_deadline = None;
+            }
             State::Hosted(_) => (), // It may still read the answer.
             State::Handling(handling) => {
                 // It may still read the answer.
