@@ -222,6 +222,7 @@ fn trailers_follow_chunks_and_cannot_be_used_to_inject() {
     client.head_reply().expect(200);
     assert_eq!(client.take(27), b"7\r\ncounted\r\n0\r\nX-Sum: 7\r\n\r\n".as_slice());
     client.get("/inject").expect(500);
+    worker.await_log("[ERROR] Error handling request GET /inject: invalid response field value");
     client.get("/json").expect(200);
 }
 

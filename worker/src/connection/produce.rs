@@ -63,9 +63,11 @@ impl Connection {
         let writer = match encode_head(out, told, core.date.stamp(), &response, length) {
             Ok(writer) => writer,
             Err(error) => {
-                core.kernel.log.error(format_args!("Error handling request: {error}"));
+                let title = (label.method(), label.path());
+                core.report(title.0, title.1, &error);
                 core.end(content);
-                let status = self.answer(Response::error(500), exchange, body, tag, core);
+                let refused = Response::error(500);
+                let status = self.answer(refused, exchange, body, tag, title, core);
                 return core.answered(tag, status);
             }
         };
