@@ -35,6 +35,31 @@ fn a_slow_head_is_408_however_busily_it_drips() {
 }
 
 #[test]
+fn an_empty_line_is_not_the_beginning_of_a_request() {
+    // Old clients send one behind a body.
+    let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody\r\n";
+    let worker = start(example("features"), |settings| {
+        settings.header_timeout = SHORT;
+        settings.keepalive = 4 * SHORT;
+    });
+    let mut client = worker.connect();
+    client.send(post);
+    client.reply().expect(200);
+    std::thread::sleep(2 * SHORT);
+    client.get("/hello/you").expect(200);
+    // Nor does it make an idle connection one that is owed an answer.
+    client.send(post);
+    client.reply().expect(200);
+    assert_eq!(client.rest(), "");
+    // Another one is too much, however late it comes.
+    let mut client = worker.connect();
+    client.send(post);
+    client.reply().expect(200);
+    client.send("\r\n");
+    client.reply().expect(400);
+}
+
+#[test]
 fn a_client_that_says_nothing_is_let_go_without_a_word() {
     let worker = start(example("features"), |settings| {
         settings.header_timeout = SHORT;

@@ -113,7 +113,9 @@ impl Connection {
                     self.begin_all(&head, bytes, core)
                 }
                 Ok(Parsed::Partial) => {
-                    if !matches!(self.state, State::Head(Stage::Arriving)) {
+                    // The empty line that may precede a request, and follows bodies of old clients, is nobody's first byte.
+                    let has_begun = bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
+                    if has_begun && !matches!(self.state, State::Head(Stage::Arriving)) {
                         // From its first byte on; a slow sender does not renew it.
                         self.state = State::Head(Stage::Arriving);
                         self.since = core.now();
