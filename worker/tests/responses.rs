@@ -115,6 +115,23 @@ fn a_producer_that_fails_cuts_the_connection_so_that_the_client_knows() {
 }
 
 #[test]
+fn a_body_that_ends_early_while_it_is_echoed_is_no_mistake_of_the_handler() {
+    let worker = start(example("bodies"), |settings| {
+        settings.body_timeout = Duration::from_millis(300);
+    });
+    for ends in [true, false] {
+        let mut client = worker.connect();
+        client.send("POST /echo/stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send("4\r\nabcd\r\n");
+        client.head_reply().expect(200);
+        client.half_close_unless(!ends);
+        // No last chunk, which tells the client.
+        assert_eq!(client.rest(), "4\r\nabcd\r\n");
+    }
+    worker.stop(); // With an empty log: nobody but the client has anything to mend.
+}
+
+#[test]
 fn a_producer_that_is_stuck_is_cut_after_the_request_timeout() {
     let worker = start(example("bodies"), |settings| {
         settings.request_timeout = Some(Duration::from_millis(300));

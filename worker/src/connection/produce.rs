@@ -128,6 +128,11 @@ impl Connection {
         let ended = match polled {
             Ok(Poll::Pending) => return,
             Ok(Poll::Ready(Ok(()))) => Ok(()),
+            Ok(Poll::Ready(Err(error))) if error.is_refusal() => {
+                // Such as a body that was cut off: before the head it would have been the answer.
+                streaming.has_failed = true;
+                Ok(())
+            }
             Ok(Poll::Ready(Err(error))) => Err(error.into_cause()),
             Err(panic) => Err(cause_of(&panic)),
         };
