@@ -103,6 +103,29 @@ fn a_handler_that_takes_too_long_is_504() {
 }
 
 #[test]
+fn the_time_of_a_handler_does_not_run_while_it_waits_for_its_client() {
+    let worker = start(example("features"), |settings| {
+        settings.request_timeout = Some(SHORT);
+        settings.body_timeout = 3 * SHORT;
+    });
+    let head = "POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 15000\r\n\r\n";
+    // It comes steadily, and takes longer than a handler may.
+    let (mut steady, began) = (worker.connect(), Instant::now());
+    steady.send(head);
+    for _ in 0..15 {
+        steady.send(&"x".repeat(1000));
+        std::thread::sleep(SHORT / 6);
+    }
+    assert!(2 * SHORT < began.elapsed());
+    assert_eq!(steady.reply().expect(200).text(), "15000\n");
+    // It does not come: that is the client's doing, not the handler's.
+    let mut silent = worker.connect();
+    silent.send(head);
+    silent.reply().expect(408);
+    worker.stop();
+}
+
+#[test]
 fn a_client_that_does_not_read_is_cut_and_holds_nobody_up() {
     let worker = start(example("features"), |settings| settings.write_timeout = SHORT);
     let mut greedy = worker.connect();

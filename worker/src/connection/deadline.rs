@@ -85,6 +85,10 @@ impl Connection {
                 let (tag, exchange) = (gathering.tag, gathering.exchange);
                 self.refuse_body(BodyError::TimedOut, exchange, tag, core);
             }
+            // It waits for its client, who has a time of its own for the body.
+            State::Handling(Handling { body: Some(body), .. }) if body.is_awaited() => {
+                self.state_deadline = core.after(core.limits.request);
+            }
             // The file waits for the client alone, whose time is measured by what it takes.
             State::Handling(Handling { work: Work::Sending(_), .. }) => (),
             State::Handling(Handling { work: Work::Streaming(_), .. }) if is_busy => {

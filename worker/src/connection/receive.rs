@@ -300,6 +300,10 @@ impl Connection {
                 if let Some(ledger) = &mut self.ledger {
                     ledger.receive(count);
                 }
+                if channel.is_awaited() && (count != 0 || step.done) {
+                    // The handler has what it waited for: its own time goes on from here.
+                    self.state_deadline = core.after(core.limits.request);
+                }
                 if count != 0 {
                     body.bytes_left -= count as u64;
                     channel.put(&bytes[step.data]);
