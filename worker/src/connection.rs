@@ -194,8 +194,8 @@ struct Streaming {
     status: u16,
     /// Bytes of the body so far.
     sent: u64,
-    /// The producer failed: the body will never be whole.
-    has_failed: bool,
+    /// Why the body will never be whole, for the access log.
+    failure: Option<&'static str>,
 }
 
 impl Drop for Streaming {

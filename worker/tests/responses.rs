@@ -116,8 +116,11 @@ fn a_producer_that_fails_cuts_the_connection_so_that_the_client_knows() {
 
 #[test]
 fn a_body_that_ends_early_while_it_is_echoed_is_no_mistake_of_the_handler() {
+    let file = std::env::temp_dir().join(format!("monoceros-ends-{}", std::process::id()));
     let worker = start(example("bodies"), |settings| {
         settings.body_timeout = Duration::from_millis(300);
+        settings.accesslog = Some(file.to_str().unwrap().to_owned());
+        settings.access_log_format = "%(U)s %(s)s %({reason}x)s".to_owned();
     });
     for ends in [true, false] {
         let mut client = worker.connect();
@@ -129,6 +132,9 @@ fn a_body_that_ends_early_while_it_is_echoed_is_no_mistake_of_the_handler() {
         assert_eq!(client.rest(), "4\r\nabcd\r\n");
     }
     worker.stop(); // With an empty log: nobody but the client has anything to mend.
+    let lines = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(lines, "/echo/stream 200 aborted\n".repeat(2));
+    std::fs::remove_file(file).unwrap();
 }
 
 #[test]

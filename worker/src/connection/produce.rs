@@ -86,7 +86,7 @@ impl Connection {
                     writer,
                     status,
                     sent: 0,
-                    has_failed: false,
+                    failure: None,
                 }))
             }
             Body::File(file) => {
@@ -130,7 +130,7 @@ impl Connection {
             Ok(Poll::Ready(Ok(()))) => Ok(()),
             Ok(Poll::Ready(Err(error))) if error.is_refusal() => {
                 // Such as a body that was cut off: before the head it would have been the answer.
-                streaming.has_failed = true;
+                streaming.failure = Some(reason::ABORTED);
                 Ok(())
             }
             Ok(Poll::Ready(Err(error))) => Err(error.into_cause()),
@@ -140,7 +140,7 @@ impl Connection {
         let producer = streaming.producer.take();
         let dropped = panics::catch(|| drop(producer)).map_err(|panic| cause_of(&panic));
         if let Err(cause) = ended.and(dropped) {
-            streaming.has_failed = true;
+            streaming.failure = Some(reason::HANDLER_ERROR);
             core.report(handling.label.method(), handling.label.path(), &*cause);
         }
     }
@@ -178,8 +178,8 @@ impl Connection {
             return;
         }
         let (writer, status) = (streaming.writer, streaming.status);
-        let ends_in_reset = streaming.has_failed && self.ends_response;
-        let finish = if streaming.has_failed {
+        let ends_in_reset = streaming.failure.is_some() && self.ends_response;
+        let finish = if streaming.failure.is_some() {
             Finish::Truncated { missing: 0 }
         } else {
             let trailers = streaming.pipe.borrow_mut().trailers();
@@ -280,8 +280,13 @@ impl Connection {
         };
         let Handling { work, exchange, since, label, tag, body } = handling;
         let sent = work.progress().map_or(0, |(_, sent)| sent);
-        let is_cut = matches!(finish, Finish::Truncated { .. });
-        let reason = if is_cut { reason::HANDLER_ERROR } else { "" };
+        let reason = match (&finish, &work) {
+            (Finish::Truncated { .. }, Work::Streaming(streaming)) => {
+                streaming.failure.unwrap_or(reason::HANDLER_ERROR)
+            }
+            (Finish::Truncated { .. }, _) => reason::HANDLER_ERROR,
+            _ => "",
+        };
         self.record_answer(status, sent, reason, tag.route);
         if let Err(panic) = panics::catch(|| drop(work)) {
             core.report(label.method(), label.path(), &*cause_of(&panic));
