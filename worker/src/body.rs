@@ -123,9 +123,14 @@ impl Channel {
         self.finish(Ok(()));
     }
 
-    /// The handler waits for bytes.
+    /// The handler has asked for bytes.
     pub(crate) fn is_wanted(&self) -> bool {
         self.is_wanted
+    }
+
+    /// The handler waits for bytes that have not come.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.reader.is_some()
     }
 
     fn wake(&mut self) {

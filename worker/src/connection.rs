@@ -182,8 +182,8 @@ struct Streaming {
     status: u16,
     /// Bytes of the body so far.
     sent: u64,
-    /// The producer failed: the body will never be whole.
-    has_failed: bool,
+    /// Why the body will never be whole, for the access log.
+    failure: Option<&'static str>,
 }
 
 impl Drop for Streaming {
@@ -225,9 +225,14 @@ impl Incoming {
             && self.channel.as_ref().is_some_and(|channel| channel.borrow_mut().room() != 0)
     }
 
-    /// The handler waits for bytes.
+    /// The handler has asked for bytes.
     fn is_wanted(&self) -> bool {
         self.channel.as_ref().is_some_and(|channel| channel.borrow().is_wanted())
+    }
+
+    /// The handler waits for bytes that have not come.
+    fn is_awaited(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.borrow().is_awaited())
     }
 
     /// What is missing can be read and dropped, as far as anyone knows.
@@ -309,7 +314,7 @@ pub(crate) struct Connection {
     /// When the state has lasted too long.
     state_deadline: Option<Instant>,
     /// The client does not take output as quickly as it comes.
-    stall: Option<stall::Stall>,
+    stall: Option<Box<stall::Stall>>,
     waker: Option<(Arc<TaskWaker>, Waker)>,
 }
 

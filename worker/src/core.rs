@@ -76,21 +76,12 @@ impl TimeLimits {
         })
     }
 
-    /// When a client has left its response alone for too long, now that it has taken `bytes` more of it.
+    /// When a client has left its response alone for too long, now that it has taken `bytes` more of it; not after `latest`,
+    /// which is `write_timeout` from now.
     ///
     /// As [`TimeLimits::body_deadline`]; and a client that took nothing has earned nothing, whatever the rate.
-    pub(crate) fn write_deadline(
-        &self,
-        before: Option<Instant>,
-        bytes: u64,
-        now: Instant,
-    ) -> Option<Instant> {
-        let latest = now + self.write?;
-        Some(match before {
-            Some(before) if bytes == 0 => before,
-            Some(before) => earned(before, bytes, self.write_rate_min, latest),
-            None => latest,
-        })
+    pub(crate) fn write_deadline(&self, before: Instant, bytes: u64, latest: Instant) -> Instant {
+        if bytes == 0 { before } else { earned(before, bytes, self.write_rate_min, latest) }
     }
 }
 
@@ -415,16 +406,13 @@ mod tests {
         let begun = Instant::now();
         let second = Duration::from_secs(1);
         let ends_after = |rate: u64, bytes: u64| {
-            let limits = TimeLimits {
-                write_rate_min: rate,
-                write: Some(Duration::from_secs(15)),
-                ..TimeLimits::of(&Settings::default())
-            };
-            let mut deadline = limits.write_deadline(None, 0, begun);
+            let limits =
+                TimeLimits { write_rate_min: rate, ..TimeLimits::of(&Settings::default()) };
+            let mut deadline = begun + 15 * second;
             (1..120).find(|&passed| {
                 let now = begun + second * passed;
-                deadline = limits.write_deadline(deadline, bytes, now);
-                deadline.is_some_and(|at| at <= now)
+                deadline = limits.write_deadline(deadline, bytes, now + 15 * second);
+                deadline <= now
             })
         };
         assert_eq!(ends_after(500, 0), Some(15));

@@ -38,6 +38,11 @@ impl Error {
         Error { status, retry_after: None, cause: None, body: None }
     }
 
+    /// Whether it is the client's doing: a refusal that nobody here can mend.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.cause.is_none() && (400..=499).contains(&self.status)
+    }
+
     /// What is to be logged.
     pub(crate) fn into_cause(self) -> Box<dyn std::error::Error> {
         self.cause.unwrap_or_else(|| {

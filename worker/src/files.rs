@@ -11,10 +11,13 @@ mod dates;
 mod open;
 mod types;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use nix::fcntl::OFlag;
 
 use crate::request::Request;
 use crate::response::{Body, Response};
@@ -142,7 +145,9 @@ impl Response {
     /// ```
     pub fn file(path: impl AsRef<Path>) -> io::Result<Response> {
         let path = path.as_ref();
-        let file = File::open(path)?;
+        // What waits when opened (a FIFO) does not here.
+        let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         let metadata = file.metadata()?;
         Response::opened(file, &metadata, types::of(path))
     }

@@ -197,8 +197,12 @@ fn clients_that_go_away_have_their_line() {
         assert!(line.contains(want) && line.ends_with(" 0 aborted"), "{line}\nis not\n{want}");
         assert!(!line.contains(" 50000000 "), "{line}");
     }
-    // Those who never asked have none.
+    // Those who never asked have none: an empty line is no request.
     drop(worker.connect());
+    let mut silent = worker.connect();
+    silent.send("\r\n");
+    silent.half_close();
+    assert_eq!(silent.rest(), "");
     worker.get("/hello/last").expect(200);
     assert!(file.lines(5)[4].contains("/hello/last"));
 }

@@ -254,3 +254,13 @@ fn a_folder_that_is_not_there_fails_the_start() {
     assert!(message.contains("cannot serve the files of /nonexistent/folder"), "{message}");
     assert_eq!(worker.wait(), sys::pidfd::Exit::Code(4));
 }
+
+#[test]
+fn a_fifo_is_no_file_and_is_not_waited_for() {
+    let folder = Folder::new("fifo");
+    let fifo = folder.0.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let (said, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || said.send(worker::Response::file(fifo).is_err()));
+    assert_eq!(heard.recv_timeout(common::PATIENCE), Ok(true));
+}

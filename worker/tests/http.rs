@@ -328,6 +328,7 @@ fn a_mistake_in_a_handler_is_500_and_harms_nobody() {
         "[ERROR] Error handling request GET /panic/later: panic at worker/examples/features.rs:",
     );
     worker.await_log("[ERROR] Error handling request GET /fail: No such file or directory");
+    worker.await_log("[ERROR] Error handling request GET /inject: invalid response field value");
     assert!(worker.is_running());
 }
 

@@ -35,6 +35,31 @@ fn a_slow_head_is_408_however_busily_it_drips() {
 }
 
 #[test]
+fn an_empty_line_is_not_the_beginning_of_a_request() {
+    // Old clients send one behind a body.
+    let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody\r\n";
+    let worker = start(example("features"), |settings| {
+        settings.header_timeout = SHORT;
+        settings.keepalive = 4 * SHORT;
+    });
+    let mut client = worker.connect();
+    client.send(post);
+    client.reply().expect(200);
+    std::thread::sleep(2 * SHORT);
+    client.get("/hello/you").expect(200);
+    // Nor does it make an idle connection one that is owed an answer.
+    client.send(post);
+    client.reply().expect(200);
+    assert_eq!(client.rest(), "");
+    // Another one is too much, however late it comes.
+    let mut client = worker.connect();
+    client.send(post);
+    client.reply().expect(200);
+    client.send("\r\n");
+    client.reply().expect(400);
+}
+
+#[test]
 fn a_client_that_says_nothing_is_let_go_without_a_word() {
     let worker = start(example("features"), |settings| {
         settings.header_timeout = SHORT;
@@ -75,6 +100,29 @@ fn a_handler_that_takes_too_long_is_504() {
     let reply = client.reply().expect(504);
     assert!(reply.closes());
     worker.await_log("[WARNING] Request timed out: GET /sleep/60000");
+}
+
+#[test]
+fn the_time_of_a_handler_does_not_run_while_it_waits_for_its_client() {
+    let worker = start(example("features"), |settings| {
+        settings.request_timeout = Some(SHORT);
+        settings.body_timeout = 3 * SHORT;
+    });
+    let head = "POST /count HTTP/1.1\r\nHost: a\r\nContent-Length: 15000\r\n\r\n";
+    // It comes steadily, and takes longer than a handler may.
+    let (mut steady, began) = (worker.connect(), Instant::now());
+    steady.send(head);
+    for _ in 0..15 {
+        steady.send(&"x".repeat(1000));
+        std::thread::sleep(SHORT / 6);
+    }
+    assert!(2 * SHORT < began.elapsed());
+    assert_eq!(steady.reply().expect(200).text(), "15000\n");
+    // It does not come: that is the client's doing, not the handler's.
+    let mut silent = worker.connect();
+    silent.send(head);
+    silent.reply().expect(408);
+    worker.stop();
 }
 
 #[test]
@@ -169,6 +217,48 @@ fn a_response_on_its_way_outlives_a_body_that_nobody_waits_for() {
     ));
     let read = read_slowly(&mut client, BYTES, Duration::from_millis(5));
     assert!(BYTES <= read, "{read} of {BYTES} bytes");
+}
+
+#[test]
+fn a_response_on_its_way_outlives_a_request_behind_it_that_is_cut_off() {
+    const BYTES: usize = 12_000_000;
+    let worker = start(example("features"), |_| ());
+    for rest in ["POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf", "POST /ec"] {
+        let mut client = worker.connect();
+        client.send(&format!("GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n{rest}"));
+        client.half_close();
+        let read = read_slowly(&mut client, BYTES, Duration::from_millis(1));
+        assert!(BYTES <= read, "{read} of {BYTES} bytes before {rest:?}");
+    }
+    worker.stop();
+}
+
+#[test]
+fn the_time_for_a_body_does_not_run_while_its_client_reads_an_answer() {
+    const BYTES: usize = 12_000_000;
+    let worker = start(example("features"), |settings| settings.body_timeout = SHORT);
+    // The client is asked for its body behind the answer before.
+    for path in ["/echo", "/count"] {
+        let mut client = worker.connect();
+        client.send(&format!(
+            "GET /big/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n\
+             POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+        ));
+        let began = Instant::now();
+        let read = read_slowly(&mut client, BYTES - 1_000_000, Duration::from_millis(5));
+        assert!(2 * SHORT < began.elapsed(), "it was read too quickly: {:?}", began.elapsed());
+        // What is left of the answer, and the question.
+        let mut left = Vec::new();
+        while !left.ends_with(b"HTTP/1.1 100 Continue\r\n\r\n") {
+            let mut piece = [0; 64 * 1024];
+            let count = client.stream.read(&mut piece).unwrap();
+            assert_ne!(count, 0, "the end after {} bytes", read + left.len());
+            left.extend_from_slice(&piece[..count]);
+        }
+        client.send("body");
+        client.reply().expect(200);
+    }
+    worker.stop();
 }
 
 #[test]

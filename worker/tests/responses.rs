@@ -115,6 +115,29 @@ fn a_producer_that_fails_cuts_the_connection_so_that_the_client_knows() {
 }
 
 #[test]
+fn a_body_that_ends_early_while_it_is_echoed_is_no_mistake_of_the_handler() {
+    let file = std::env::temp_dir().join(format!("monoceros-ends-{}", std::process::id()));
+    let worker = start(example("bodies"), |settings| {
+        settings.body_timeout = Duration::from_millis(300);
+        settings.accesslog = Some(file.to_str().unwrap().to_owned());
+        settings.access_log_format = "%(U)s %(s)s %({reason}x)s".to_owned();
+    });
+    for ends in [true, false] {
+        let mut client = worker.connect();
+        client.send("POST /echo/stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send("4\r\nabcd\r\n");
+        client.head_reply().expect(200);
+        client.half_close_unless(!ends);
+        // No last chunk, which tells the client.
+        assert_eq!(client.rest(), "4\r\nabcd\r\n");
+    }
+    worker.stop(); // With an empty log: nobody but the client has anything to mend.
+    let lines = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(lines, "/echo/stream 200 aborted\n".repeat(2));
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
 fn a_producer_that_is_stuck_is_cut_after_the_request_timeout() {
     let worker = start(example("bodies"), |settings| {
         settings.request_timeout = Some(Duration::from_millis(300));
@@ -222,6 +245,7 @@ fn trailers_follow_chunks_and_cannot_be_used_to_inject() {
     client.head_reply().expect(200);
     assert_eq!(client.take(27), b"7\r\ncounted\r\n0\r\nX-Sum: 7\r\n\r\n".as_slice());
     client.get("/inject").expect(500);
+    worker.await_log("[ERROR] Error handling request GET /inject: invalid response field value");
     client.get("/json").expect(200);
 }
 

@@ -264,7 +264,7 @@ settings! {
     /// Time a request may take from its head to the end of its answer's head; 0 is without limit.
     ///
     /// Unset, it is the same as `timeout`, which is what users of gunicorn's sync workers mean by that. It is answered with 504;
-    /// a response that comes in pieces may last longer, but no piece of it. On `threads`, an exception is raised as well.
+    /// a response that comes in pieces may last longer, but no piece of it. While the request's body is awaited it does not run. On `threads`, an exception is raised as well.
     /// What has the worker's loop, or a thread, for two seconds more ends with its worker, if this is set; the log names it.
     request_timeout: Option<Duration> = "", parse::maybe_seconds, {
         kind: Kind::Seconds, section: Section::Http, meta: "SECONDS",

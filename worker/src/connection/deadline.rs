@@ -32,14 +32,15 @@ impl Connection {
             self.stream.reset_on_close();
             return Verdict::Close;
         }
+        let is_busy = self.output_left() != 0;
         if let State::Handling(handling) = &mut self.state
             && let Some(body) = &mut handling.body
             && is_due(body.deadline)
         {
             body.deadline = None;
             if let Some(channel) = &body.channel {
-                if channel.borrow_mut().room() == 0 || !body.is_wanted() {
-                    // The client waits for the handler, not the other way round.
+                if channel.borrow_mut().room() == 0 || !body.is_wanted() || is_busy {
+                    // The client waits for the handler, not the other way round; or it has an answer to read.
                     body.deadline = core.after(core.limits.body);
                 } else {
                     core.block.add(Counter::RefusedBodyTimeout, 1);
@@ -55,10 +56,13 @@ impl Connection {
         self.state_deadline = None;
         match &self.state {
             // While an answer is on its way the client has other things to do. What ends that is the write timeout.
-            State::Head(Stage::Arriving) if self.output_left() != 0 => {
+            State::Head(Stage::Arriving) if is_busy => {
                 self.state_deadline = core.after(core.limits.header);
             }
-            State::Skipping { .. } if self.output_left() != 0 => {
+            State::Gathering(_) if is_busy => {
+                self.state_deadline = core.after(core.limits.body);
+            }
+            State::Skipping { .. } if is_busy => {
                 self.state = State::Finishing { lingers: true };
             }
             State::Preface
@@ -81,11 +85,13 @@ impl Connection {
                 let (tag, exchange) = (gathering.tag, gathering.exchange);
                 self.refuse_body(BodyError::TimedOut, exchange, tag, core);
             }
+            // It waits for its client, who has a time of its own for the body.
+            State::Handling(Handling { body: Some(body), .. }) if body.is_awaited() => {
+                self.state_deadline = core.after(core.limits.request);
+            }
             // The file waits for the client alone, whose time is measured by what it takes.
             State::Handling(Handling { work: Work::Sending(_), .. }) => (),
-            State::Handling(Handling { work: Work::Streaming(_), .. })
-                if self.output_left() != 0 =>
-            {
+            State::Handling(Handling { work: Work::Streaming(_), .. }) if is_busy => {
                 self.state_deadline = core.after(core.limits.request);
             }
             State::Handling(Handling { work: Work::Streaming(streaming), label, tag, .. }) => {

@@ -63,9 +63,11 @@ impl Connection {
         let writer = match encode_head(out, told, core.date.stamp(), &response, length) {
             Ok(writer) => writer,
             Err(error) => {
-                core.kernel.log.error(format_args!("Error handling request: {error}"));
+                let title = (label.method(), label.path());
+                core.report(title.0, title.1, &error);
                 core.end(content);
-                let status = self.answer(Response::error(500), exchange, body, tag, core);
+                let refused = Response::error(500);
+                let status = self.answer(refused, exchange, body, tag, title, core);
                 return core.answered(tag, status);
             }
         };
@@ -84,7 +86,7 @@ impl Connection {
                     writer,
                     status,
                     sent: 0,
-                    has_failed: false,
+                    failure: None,
                 }))
             }
             Body::File(file) => {
@@ -126,6 +128,11 @@ impl Connection {
         let ended = match polled {
             Ok(Poll::Pending) => return,
             Ok(Poll::Ready(Ok(()))) => Ok(()),
+            Ok(Poll::Ready(Err(error))) if error.is_refusal() => {
+                // Such as a body that was cut off: before the head it would have been the answer.
+                streaming.failure = Some(reason::ABORTED);
+                Ok(())
+            }
             Ok(Poll::Ready(Err(error))) => Err(error.into_cause()),
             Err(panic) => Err(cause_of(&panic)),
         };
@@ -133,7 +140,7 @@ impl Connection {
         let producer = streaming.producer.take();
         let dropped = panics::catch(|| drop(producer)).map_err(|panic| cause_of(&panic));
         if let Err(cause) = ended.and(dropped) {
-            streaming.has_failed = true;
+            streaming.failure = Some(reason::HANDLER_ERROR);
             core.report(handling.label.method(), handling.label.path(), &*cause);
         }
     }
@@ -171,8 +178,8 @@ impl Connection {
             return;
         }
         let (writer, status) = (streaming.writer, streaming.status);
-        let ends_in_reset = streaming.has_failed && self.ends_response;
-        let finish = if streaming.has_failed {
+        let ends_in_reset = streaming.failure.is_some() && self.ends_response;
+        let finish = if streaming.failure.is_some() {
             Finish::Truncated { missing: 0 }
         } else {
             let trailers = streaming.pipe.borrow_mut().trailers();
@@ -273,8 +280,13 @@ impl Connection {
         };
         let Handling { work, exchange, since, label, tag, body } = handling;
         let sent = work.progress().map_or(0, |(_, sent)| sent);
-        let is_cut = matches!(finish, Finish::Truncated { .. });
-        let reason = if is_cut { reason::HANDLER_ERROR } else { "" };
+        let reason = match (&finish, &work) {
+            (Finish::Truncated { .. }, Work::Streaming(streaming)) => {
+                streaming.failure.unwrap_or(reason::HANDLER_ERROR)
+            }
+            (Finish::Truncated { .. }, _) => reason::HANDLER_ERROR,
+            _ => "",
+        };
         self.record_answer(status, sent, reason, tag.route);
         if let Err(panic) = panics::catch(|| drop(work)) {
             core.report(label.method(), label.path(), &*cause_of(&panic));

@@ -113,7 +113,9 @@ impl Connection {
                     self.begin_all(&head, bytes, core)
                 }
                 Ok(Parsed::Partial) => {
-                    if !matches!(self.state, State::Head(Stage::Arriving)) {
+                    // The empty line that may precede a request, and follows bodies of old clients, is nobody's first byte.
+                    let has_begun = bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
+                    if has_begun && !matches!(self.state, State::Head(Stage::Arriving)) {
                         // From its first byte on; a slow sender does not renew it.
                         self.state = State::Head(Stage::Arriving);
                         self.since = core.now();
@@ -298,6 +300,10 @@ impl Connection {
                 if let Some(ledger) = &mut self.ledger {
                     ledger.receive(count);
                 }
+                if channel.is_awaited() && (count != 0 || step.done) {
+                    // The handler has what it waited for: its own time goes on from here.
+                    self.state_deadline = core.after(core.limits.request);
+                }
                 if count != 0 {
                     body.bytes_left -= count as u64;
                     channel.put(&bytes[step.data]);
@@ -349,7 +355,15 @@ impl Connection {
                 self.record_unfinished(STATUS_ABORTED, reason::ABORTED, core);
                 self.state = State::Finishing { lingers: false };
             }
-            State::Gathering(_) => self.abandon(core),
+            State::Gathering(gathering) => {
+                // Answers to what it asked before may be on their way.
+                let route = gathering.tag.route;
+                core.let_go();
+                core.block.add(Counter::RequestsAborted, 1);
+                self.record_answer(STATUS_ABORTED, 0, reason::ABORTED, route);
+                self.state = State::Finishing { lingers: false };
+                self.state_deadline = None;
+            }
             State::Hosted(_) => (), // It may still read the answer.
             State::Handling(handling) => {
                 // It may still read the answer.

@@ -67,7 +67,8 @@ impl Connection {
             let (since, label) = (core.tick, Label::of(head));
             return self.begin_body(response, Asked { exchange, since, label, tag, body }, core);
         }
-        let status = self.answer(response, exchange, body, tag, core);
+        let title = (head.method().as_str().as_bytes(), head.path());
+        let status = self.answer(response, exchange, body, tag, title, core);
         // Counted when the connection has had its turn: the clock is read once for all its answers.
         core.answered(tag, status);
     }
@@ -128,7 +129,8 @@ impl Connection {
         if let Body::Stream(_) | Body::File(_) = response.body {
             return self.begin_body(response, Asked { exchange, since, label, tag, body }, core);
         }
-        let status = self.answer(response, exchange, body, tag, core);
+        let title = (label.method(), label.path());
+        let status = self.answer(response, exchange, body, tag, title, core);
         let now = sys::clock::monotonic();
         core.count(tag, status, now.saturating_sub(since));
         core.tick = now;
@@ -147,13 +149,15 @@ impl Connection {
         interim.clear();
     }
 
-    /// Puts a whole response into the output and decides what follows; returns the status that was really sent.
+    /// Puts a whole response into the output and decides what follows; returns the status that was really sent. Method and
+    /// path are for the log.
     pub(super) fn answer(
         &mut self,
         mut response: Response,
         mut exchange: Exchange,
         body: Option<Incoming>,
         tag: Tag,
+        (method, path): (&[u8], &[u8]),
         core: &mut Core,
     ) -> u16 {
         core.let_go();
@@ -174,7 +178,7 @@ impl Connection {
         let finish = match encode(out, exchange, core.date.stamp(), &response) {
             Ok(finish) => finish,
             Err(error) => {
-                core.kernel.log.error(format_args!("Error handling request: {error}"));
+                core.report(method, path, &error);
                 status = 500;
                 Refusal::new(500, "").write(out, exchange, core.date.stamp())
             }

@@ -66,19 +66,18 @@ impl Connection {
 
     /// The client earns time by what it has taken since it was looked at.
     fn take_stock(&mut self, core: &Core) {
+        let Some(limit) = core.limits.write else { return };
         // Not the loop's time: a host may have been at work since that was read.
         let now = Instant::now();
-        let before = self.stall.take();
-        let (held, given) = before.as_ref().map_or((0, 0), |stall| (stall.unsent, stall.given));
-        // A kernel that does not say: what it has taken, the client has.
-        let unsent = self.stream.unsent().unwrap_or(held);
-        let taken = (held + given).saturating_sub(unsent);
-        let until = core.limits.write_deadline(before.map(|stall| stall.until), taken, now);
-        self.stall = until.zip(core.limits.write).map(|(until, limit)| Stall {
-            until,
-            look: until.min(now + limit / LOOKS),
-            unsent,
-            given: 0,
+        let said = self.stream.unsent();
+        let stall = self.stall.get_or_insert_with(|| {
+            Box::new(Stall { until: now + limit, look: now, unsent: said.unwrap_or(0), given: 0 })
         });
+        // A kernel that does not say: what it has taken, the client has.
+        let unsent = said.unwrap_or(stall.unsent);
+        let taken = (stall.unsent + stall.given).saturating_sub(unsent);
+        stall.until = core.limits.write_deadline(stall.until, taken, now + limit);
+        stall.look = stall.until.min(now + limit / LOOKS);
+        (stall.unsent, stall.given) = (unsent, 0);
     }
 }
