@@ -71,10 +71,13 @@ fn attempt(url: &str) -> String {
 
 #[track_caller]
 fn attempt_with(config: Config) -> String {
+    let (begun, limit) = (Instant::now(), config.connect_timeout);
     let mut looped = Loop::with(config);
     looped.until(Database::is_settled);
     let told = looped.told.lines();
     assert_eq!(told.len(), 1, "{told:?}");
+    // Woken by what arrived, not by the deadline.
+    assert!(begun.elapsed() < limit || told[0].contains("no session within"), "{told:?}");
     told[0].clone()
 }
 
