@@ -227,4 +227,12 @@ fn a_database_that_takes_only_tls_is_used_and_one_that_is_not_trusted_is_named()
     server.wait_for_log("Database connected server=", BOUND);
     assert_eq!(server.get("/db").status, 200);
     server.stop();
+    // What the system trusts.
+    let url = format!("{insecure}?sslmode=verify-full");
+    let mut server = Server::builder(env!("CARGO_BIN_EXE_master"))
+        .args(["--workers", "1", "--database", &url])
+        .env("SSL_CERT_FILE", &trusted.display().to_string())
+        .start();
+    server.wait_for_log("Database connected server=", BOUND);
+    server.stop();
 }

@@ -14,6 +14,9 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 /// What webpki calls a server's certificate that may sign others.
 pub(crate) const SIGNS_OTHERS: &str = "CaUsedAsEndEntity";
 
+/// What webpki calls any version of X.509 but 3.
+pub(crate) const OLD_VERSION: &str = "UnsupportedCertVersion";
+
 /// Judges the server's certificate as `sslmode` and `sslrootcert` say.
 #[derive(Debug)]
 pub(crate) struct Verifier {

@@ -13,7 +13,7 @@ use crate::config::{Config, Host, Target};
 use crate::driver::{Carrier, Driver, LoggingIn};
 use crate::error::{Error, Kind};
 use crate::message;
-use crate::opening::{Opening, Route};
+use crate::opening::{self, Opening, Route};
 use crate::resolve::Lookup;
 use crate::socket::{Address, Socket};
 use crate::tls::{self, Way};
@@ -233,6 +233,7 @@ impl Attempt {
                 return Err(error);
             }
         };
+        socket.configure(&self.config.server).map_err(opening::unreachable)?;
         let wire = Wire::default();
         let carrier = match socket.secure() {
             None => Carrier::Plain,

@@ -60,7 +60,6 @@ impl Opening {
                         self.step = Step::Connecting(socket);
                         return Ok(None);
                     }
-                    socket.configure(&self.config.server).map_err(unreachable)?;
                     if self.route.way == Way::Plain {
                         return Ok(Some(socket));
                     }
@@ -119,8 +118,7 @@ impl Opening {
                         return Ok(None);
                     }
                     Err(error) => {
-                        // Perhaps what was read of certificates is out of date.
-                        self.config.tls.forget();
+                        self.config.tls.failed();
                         return Err(tls::failure(error, &self.route.name));
                     }
                 },
@@ -150,7 +148,7 @@ impl Opening {
     }
 }
 
-fn unreachable(error: std::io::Error) -> Error {
+pub(crate) fn unreachable(error: std::io::Error) -> Error {
     Error::with_source(Kind::Unavailable, "cannot open the connection", error)
 }
 

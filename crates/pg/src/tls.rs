@@ -1,13 +1,14 @@
 //! What a connection string says about TLS, with libpq's words, and what rustls is told because of it.
 //!
-//! - Files are read when TLS is first wanted, and once more after a handshake that failed: a certificate that was
-//!   renewed is found without a reload. Reading them is no part of any query.
+//! - Files are read when TLS is first wanted, and anew while handshakes fail: a certificate that was renewed is found
+//!   without a reload. Reading them is no part of any query.
 //! - Other than libpq: without `sslmode` there is no TLS, nothing is looked for in the user's home, and a file that is
 //!   named must be there.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::Resumption;
@@ -26,6 +27,10 @@ pub(crate) const PARAMETERS: &[&str] =
 
 /// Largest file of certificates, or of a key, in bytes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Failed handshakes after the first for each time that the files are read anew: that takes some milliseconds of the
+/// loop's time, and handshakes are tried more than once a second.
+const FAILURES_PER_READING: u32 = 8;
 
 /// Names of a certificate that an error repeats.
 const NAMES_MAX: usize = 8;
@@ -74,6 +79,7 @@ pub(crate) struct Tls {
     /// TLS from the first byte on, without asking for it (`sslnegotiation=direct`).
     pub direct: bool,
     ready: Arc<Mutex<Option<Arc<ClientConfig>>>>,
+    failures: Arc<AtomicU32>,
 }
 
 impl Tls {
@@ -140,7 +146,7 @@ impl Tls {
             (Some(_), None) => return Err("sslcert needs sslkey".into()),
             (None, Some(_)) => return Err("sslkey needs sslcert".into()),
         };
-        Ok(Tls { mode, roots, identity, direct, ready: Arc::default() })
+        Ok(Tls { mode, roots, identity, direct, ready: Arc::default(), failures: Arc::default() })
     }
 
     /// The ways to try at an address, in order. A unix socket needs no TLS, whatever the mode.
@@ -169,9 +175,11 @@ impl Tls {
         Ok(client)
     }
 
-    /// The files are read again before the next handshake.
-    pub fn forget(&self) {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
+    /// A handshake failed, perhaps because what was read is out of date.
+    pub fn failed(&self) {
+        if self.failures.fetch_add(1, Ordering::Relaxed).is_multiple_of(FAILURES_PER_READING) {
+            self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 
     fn read(&self) -> Result<ClientConfig, Error> {
@@ -316,6 +324,9 @@ fn untrusted(why: &CertificateError, name: &str) -> Error {
             why if why == certificate::SIGNS_OTHERS => {
                 "the server's certificate may sign others, so it is trusted only if sslrootcert itself holds it"
                     .into()
+            }
+            why if why == certificate::OLD_VERSION => {
+                "the server's certificate is of an old version of X.509, not 3".into()
             }
             why => format!("the server's certificate cannot be used: {why}"),
         },

@@ -18,7 +18,7 @@ use pg::{Config, Database};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
-use testkit::{Authority, Identity};
+use testkit::{Authority, Identity, TempDir};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -174,6 +174,34 @@ fn a_certificate_that_signed_itself_is_trusted_where_it_is_listed() {
     fixture.cluster.write("ca.pem", &itself.certificate);
     check(&fixture.verified(), "connected with TLS 1.3");
     check(&fixture.verified().replace("host=localhost", "host=other"), "not for other but for");
+}
+
+/// As the commands in older manuals make it.
+#[test]
+fn a_certificate_of_an_old_version_serves_where_it_is_not_looked_at() {
+    let Some(openssl) = testkit::find_program("openssl") else { return };
+    let files = TempDir::new();
+    let run = |command: &str| {
+        let mut openssl = std::process::Command::new(&openssl);
+        let output = openssl.args(command.split(' ')).current_dir(files.path()).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run("req -new -x509 -nodes -subj /CN=ca -out ca.crt -keyout ca.key -days 30");
+    run("req -new -nodes -subj /CN=localhost -out own.csr -keyout own.key");
+    run("x509 -req -in own.csr -out own.crt -CA ca.crt -CAkey ca.key -CAcreateserial -days 30");
+    let read = |name: &str| std::fs::read_to_string(files.join(name)).unwrap();
+    let identity = Identity { certificate: read("own.crt"), key: read("own.key") };
+    let cluster = Cluster::with_tls(TLS_ONLY, &identity, &Authority::new("tests"));
+    let url = |parameters: &str| format!("{}?{parameters}", cluster.tcp());
+    check(&url("sslmode=require"), "connected with TLS 1.3");
+    let trusted = cluster.write("ca.pem", &read("ca.crt"));
+    let verified = url(&format!("sslmode=verify-ca&sslrootcert={trusted}"));
+    if run("x509 -in own.crt -noout -text").contains("Version: 1 ") {
+        check(&verified, "the server's certificate is of an old version of X.509");
+    } else {
+        check(&verified, "connected with TLS 1.3");
+    }
 }
 
 #[test]
