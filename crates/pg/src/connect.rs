@@ -169,16 +169,17 @@ impl Attempt {
             return Some(self.begin(Route { way, ..route.clone() }));
         }
         if let Some(address) = self.addresses.pop_front() {
+            self.deadline = now + self.config.connect_timeout;
+            let (&way, others) = self.config.tls.ways(&address).split_first()?;
             self.server = match &address {
+                // Certificates are for names.
                 Address::Tcp(found)
-                    if self.config.tls.is_named() && *self.name != *found.ip().to_string() =>
+                    if way != Way::Plain && *self.name != *found.ip().to_string() =>
                 {
                     format!("{} ({address})", self.name)
                 }
                 _ => address.to_string(),
             };
-            self.deadline = now + self.config.connect_timeout;
-            let (&way, others) = self.config.tls.ways(&address).split_first()?;
             self.ways = others;
             return Some(self.begin(Route { address, name: Rc::clone(&self.name), way }));
         }

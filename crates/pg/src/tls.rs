@@ -32,8 +32,9 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// loop's time, and handshakes are tried more than once a second.
 const FAILURES_PER_READING: u32 = 8;
 
-/// Names of a certificate that an error repeats.
+/// Names of a certificate that an error repeats, and their letters.
 const NAMES_MAX: usize = 8;
+const NAMES_LETTERS_MAX: usize = 512;
 
 /// What the protocol inside is called in the handshake; PostgreSQL 17 knows it and demands it of those who do not
 /// ask for TLS first.
@@ -318,6 +319,7 @@ fn untrusted(why: &CertificateError, name: &str) -> Error {
         }
         E::NotValidForNameContext { presented, .. } => {
             let names = presented[..presented.len().min(NAMES_MAX)].join(", ");
+            let names: String = names.chars().take(NAMES_LETTERS_MAX).collect();
             format!("the server's certificate is not for {name} but for {names}")
         }
         E::Other(why) => match why.0.to_string() {
