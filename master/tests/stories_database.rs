@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use testkit::{Endpoint, Load, Mode, Postgres, Server, Shutdown, Signal, http};
+use testkit::{Authority, Endpoint, Load, Mode, Postgres, Server, Shutdown, Signal, TempDir, http};
 
 /// Longest wait for anything: a loaded machine is slow.
 const BOUND: Duration = Duration::from_secs(60);
@@ -15,13 +15,17 @@ const RECOVERY: Duration = Duration::from_secs(1);
 
 fn with_tables() -> Postgres {
     let postgres = Postgres::start();
+    make_tables(&postgres);
+    postgres
+}
+
+fn make_tables(postgres: &Postgres) {
     // Built beside the master when the first server starts, so it may not be there yet.
     let worker = std::path::Path::new(env!("CARGO_BIN_EXE_master")).with_file_name("worker");
     let mut command = Command::new(worker);
     command.arg("--create-tables").env("DATABASE_URL", postgres.url_unix());
     let output = command.output().expect("the bundled worker");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    postgres
 }
 
 #[test]
@@ -156,5 +160,77 @@ fn a_database_that_is_not_there_stops_nobody() {
     assert_eq!(server.get("/json").status, 200);
     // Whoever runs it must learn why from the log.
     assert!(server.log_text().contains("127.0.0.1"), "{}", server.log_text());
+    server.stop();
+}
+
+#[test]
+fn a_database_that_takes_only_tls_is_used_and_one_that_is_not_trusted_is_named() {
+    if !Postgres::is_available() {
+        return;
+    }
+    drop(Server::start(env!("CARGO_BIN_EXE_master"), &[]));
+    let authority = Authority::new("tests");
+    let mut postgres = Postgres::create();
+    postgres.demand_tls(&authority.issue("server", &["localhost"]));
+    postgres.resume();
+    make_tables(&postgres);
+    let files = TempDir::new();
+    let trusted = files.write("ca.pem", &authority.certificate());
+    let insecure = postgres.url_tcp().replace("127.0.0.1", "localhost");
+    let url = format!("{insecure}?sslmode=verify-full&sslrootcert={}", trusted.display());
+    let args = ["--workers", "2", "--database", &url];
+    let mut server = Server::start(env!("CARGO_BIN_EXE_master"), &args);
+    let line = server.wait_for_log("Database connected server=", BOUND);
+    assert!(line.contains(" tls=1.3"), "{line}");
+    for path in ["/db", "/queries/20", "/updates/20", "/fortunes"] {
+        assert_eq!(server.get(path).status, 200, "{path}: {}", server.log_text());
+    }
+    let kept = Mode::KeepAlive { pause: Duration::ZERO };
+    let load = Load::get(server.endpoint(), "/queries/20", kept).clients(8);
+    let load = load.expecting(&[200, 503]).duration(5 * BOUND).start();
+    load.wait_for(100, BOUND);
+    postgres.restart();
+    testkit::wait_until("an answer from the database", BOUND, || server.get("/db").status == 200);
+    let mark = server.log_mark();
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log_since(mark, "Reloaded generation=", 1, BOUND);
+    load.wait_for(100, BOUND);
+    let report = load.stop();
+    assert_eq!(report.failed(), 0, "{report}");
+    server.stop();
+
+    // Somebody else signed the next server's certificate: the worker says so, and serves what needs no database.
+    let other = files.write("other.pem", &Authority::new("others").certificate());
+    for (parameters, why) in [
+        (
+            format!("?sslmode=verify-full&sslrootcert={}", other.display()),
+            "the server's certificate is signed by nobody who is trusted (unknown issuer) retry_in_ms=",
+        ),
+        (String::new(), "no encryption (28000)"),
+    ] {
+        let url = format!("{insecure}{parameters}");
+        let mut server =
+            Server::start(env!("CARGO_BIN_EXE_master"), &["--workers", "1", "--database", &url]);
+        let line = server.wait_for_log("Cannot connect to the database: ", BOUND);
+        assert!(line.contains("[ERROR]") && line.contains(why), "{line}");
+        assert_eq!((server.get("/db").status, server.get("/json").status), (503, 200));
+        server.stop();
+    }
+    // Renewed on disk, it is found without a reload.
+    let url = format!("{insecure}?sslmode=verify-full&sslrootcert={}", other.display());
+    let mut server =
+        Server::start(env!("CARGO_BIN_EXE_master"), &["--workers", "1", "--database", &url]);
+    server.wait_for_log("Cannot connect to the database: ", BOUND);
+    files.write("other.pem", &authority.certificate());
+    server.wait_for_log("Database connected server=", BOUND);
+    assert_eq!(server.get("/db").status, 200);
+    server.stop();
+    // What the system trusts.
+    let url = format!("{insecure}?sslmode=verify-full");
+    let mut server = Server::builder(env!("CARGO_BIN_EXE_master"))
+        .args(["--workers", "1", "--database", &url])
+        .env("SSL_CERT_FILE", &trusted.display().to_string())
+        .start();
+    server.wait_for_log("Database connected server=", BOUND);
     server.stop();
 }

@@ -112,8 +112,10 @@ struct Reporter {
 }
 
 impl Events for Reporter {
-    fn connected(&self, server: &str, version: &str) {
-        self.log.info(format_args!("Database connected server={server} version={version}"));
+    fn connected(&self, server: &str, version: &str, tls: Option<&str>) {
+        let (key, tls) = if let Some(tls) = tls { (" tls=", tls) } else { ("", "") };
+        self.log
+            .info(format_args!("Database connected server={server} version={version}{key}{tls}"));
     }
 
     fn lost(&self, why: &pg::Error) {

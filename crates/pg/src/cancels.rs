@@ -1,11 +1,13 @@
-//! Asking a server to cancel what a session is doing: a connection of its own, sixteen bytes, no answer.
+//! Asking a server to cancel what a session is doing: a connection of its own, opened as the session's was, sixteen
+//! bytes, no answer.
 
 use std::time::Instant;
 
 use mio::Token;
 
 use crate::common::{Common, earlier};
-use crate::socket::{Address, Socket};
+use crate::opening::{Opening, Route};
+use crate::socket::Socket;
 
 /// Requests to cancel under way at a time; more are forgotten, which costs the server the rest of a query.
 pub(crate) const CANCELS_MAX: usize = 4;
@@ -16,15 +18,19 @@ pub(crate) struct Cancels {
 }
 
 struct Cancel {
-    socket: Socket,
+    stage: Stage,
     bytes: Vec<u8>,
     deadline: Instant,
-    sent: bool,
+}
+
+enum Stage {
+    Opening(Opening),
+    Sent(Socket),
 }
 
 /// What is to be sent, and where.
 pub(crate) struct Order {
-    pub address: Address,
+    pub route: Route,
     pub bytes: Vec<u8>,
 }
 
@@ -35,14 +41,14 @@ impl Cancels {
 
     /// Begins what was ordered.
     pub fn begin(&mut self, now: Instant, common: &mut Common) {
-        for Order { address, bytes } in common.cancels.drain(..) {
+        for Order { route, bytes } in common.cancels.drain(..) {
             let Some(index) = self.slots.iter().position(Option::is_none) else { continue };
             // Nothing depends on it: a server that cannot be reached has nothing to cancel.
-            if let Ok(socket) =
-                Socket::connect(&address, Token(self.first_token + index), &common.registry)
-            {
+            let token = Token(self.first_token + index);
+            if let Ok(opening) = Opening::begin(&common.config, route, token, &common.registry) {
                 let deadline = now + common.config.connect_timeout;
-                self.slots[index] = Some(Cancel { socket, bytes, deadline, sent: false });
+                self.slots[index] =
+                    Some(Cancel { stage: Stage::Opening(opening), bytes, deadline });
                 self.on_ready(index);
             }
         }
@@ -72,19 +78,23 @@ impl Cancels {
 
 impl Cancel {
     fn is_over(&mut self) -> bool {
-        match self.socket.is_connected() {
-            Ok(false) => return false,
-            Ok(true) => (),
-            Err(_) => return true,
-        }
-        if !self.sent {
-            // So few bytes go at once or not at all.
-            self.sent = true;
-            if self.socket.write(&self.bytes).is_err() {
-                return true;
+        if let Stage::Opening(opening) = &mut self.stage {
+            match opening.go_on() {
+                Ok(None) => return false,
+                Ok(Some(mut socket)) => {
+                    // So few bytes go at once or not at all.
+                    if socket.write(&self.bytes).is_err() {
+                        return true;
+                    }
+                    self.stage = Stage::Sent(socket);
+                }
+                Err(_) => return true,
             }
         }
         // The server closes it when it has acted; closing earlier could reset what it has not read.
-        !matches!(self.socket.read(&mut [0; 16]), Ok(None))
+        match &mut self.stage {
+            Stage::Opening(_) => false,
+            Stage::Sent(socket) => !matches!(socket.read(&mut [0; 16]), Ok(None)),
+        }
     }
 }

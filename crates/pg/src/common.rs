@@ -24,7 +24,7 @@ pub(crate) struct Common {
 
 /// For [`crate::Events`].
 pub(crate) enum Happened {
-    Connected { server: String, version: Box<str> },
+    Connected { server: String, version: Box<str>, tls: Option<&'static str> },
     Lost(Error),
     ConnectFailed { why: Error, retry_in: Duration },
     Pooler(Error),

@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 use std::{error, fmt};
 
-use tokio_postgres::config::{self, LoadBalanceHosts, SslMode};
+use tokio_postgres::config::{self, LoadBalanceHosts};
 
 use crate::cancels::CANCELS_MAX;
+use crate::parameters;
+use crate::tls::{self, Tls};
 
 /// Used when the URL names no port.
 const PORT: u16 = 5432;
@@ -30,11 +33,14 @@ const KNOWN_ELSEWHERE: &[&str] = &[
     "schema",
     "search_path",
     "service",
-    "sslcert",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcertmode",
     "sslcompression",
     "sslcrl",
-    "sslkey",
-    "sslrootcert",
+    "sslcrldir",
+    "sslpassword",
+    "sslsni",
     "statement_timeout",
 ];
 
@@ -51,6 +57,7 @@ pub enum Prepare {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) server: tokio_postgres::Config,
+    pub(crate) tls: Tls,
     /// How statements are prepared. Default: named.
     pub prepare: Prepare,
     /// Limit for one address: resolving, connecting and logging in. Default: 5 s, or the URL's `connect_timeout`.
@@ -82,6 +89,8 @@ pub struct Config {
 pub(crate) struct Target {
     pub host: Host,
     pub port: u16,
+    /// Whom the server's certificate must be for: the host as it was written.
+    pub name: Rc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -95,21 +104,18 @@ pub(crate) enum Host {
 impl Config {
     /// Reads a URL (`postgresql://user:password@host:port/database?parameter=value`) or `key=value` pairs.
     ///
-    /// Parameters: those of tokio-postgres, which are named as libpq's. Without a host: Debian's unix socket
+    /// Parameters: those of tokio-postgres, which are named as libpq's, and libpq's `sslmode`, `sslnegotiation`,
+    /// `sslrootcert`, `sslcert`, `sslkey`. Without `sslmode` there is no TLS. Without a host: Debian's unix socket
     /// directory if there is one, else localhost.
     ///
     /// # Errors
     ///
     /// The text is malformed or asks for something that is not supported; the password is never part of the error.
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
-        if let Some(mode) = tls_mode(text) {
-            return Err(ConfigError::without_tls(mode));
-        }
+        let (text, ours) = parameters::take(text, tls::PARAMETERS);
         let server: tokio_postgres::Config =
             text.parse().map_err(|error| ConfigError::new(explain(&error)))?;
-        if server.get_ssl_mode() == SslMode::Require {
-            return Err(ConfigError::without_tls("require"));
-        }
+        let tls = Tls::new(&ours).map_err(ConfigError::new)?;
         for host in server.get_hosts() {
             if let config::Host::Tcp(name) = host
                 && (name.is_empty()
@@ -131,6 +137,7 @@ impl Config {
                 .copied()
                 .unwrap_or(Duration::from_secs(5)),
             server,
+            tls,
             prepare: Prepare::Named,
             query_timeout: Duration::from_secs(30),
             connections: 1,
@@ -149,15 +156,22 @@ impl Config {
 
     /// The hosts in the order in which to try them.
     pub(crate) fn targets(&self) -> Vec<Target> {
-        let addresses = self.server.get_hostaddrs().iter().map(|&address| Host::Address(address));
-        let hosts = self.server.get_hosts().iter().map(|host| match host {
-            config::Host::Tcp(name) => match name.parse() {
-                Ok(address) => Host::Address(address),
-                Err(_) => Host::Name(name.clone()),
-            },
-            config::Host::Unix(path) => Host::Directory(path.clone()),
+        let written = self.server.get_hosts();
+        let addresses = self.server.get_hostaddrs().iter().enumerate().map(|(index, &address)| {
+            let name = match written.get(index) {
+                Some(config::Host::Tcp(name)) => name.as_str().into(),
+                Some(config::Host::Unix(_)) | None => address.to_string().into(),
+            };
+            (Host::Address(address), name)
         });
-        let mut hosts: Vec<_> = if self.server.get_hostaddrs().is_empty() {
+        let hosts = written.iter().map(|host| match host {
+            config::Host::Tcp(name) => match name.parse() {
+                Ok(address) => (Host::Address(address), name.as_str().into()),
+                Err(_) => (Host::Name(name.clone()), name.as_str().into()),
+            },
+            config::Host::Unix(path) => (Host::Directory(path.clone()), "".into()),
+        });
+        let mut hosts: Vec<(Host, Rc<str>)> = if self.server.get_hostaddrs().is_empty() {
             hosts.collect()
         } else {
             addresses.collect()
@@ -165,9 +179,9 @@ impl Config {
         if hosts.is_empty() {
             let directory = Path::new(SOCKET_DIRECTORY);
             hosts.push(if directory.is_dir() {
-                Host::Directory(directory.into())
+                (Host::Directory(directory.into()), "".into())
             } else {
-                Host::Name("localhost".into())
+                (Host::Name("localhost".into()), "localhost".into())
             });
         }
         let ports = self.server.get_ports();
@@ -175,24 +189,13 @@ impl Config {
         let mut targets: Vec<_> = hosts
             .into_iter()
             .enumerate()
-            .map(|(index, host)| Target { host, port: port_of(index) })
+            .map(|(index, (host, name))| Target { host, port: port_of(index), name })
             .collect();
         if self.server.get_load_balance_hosts() == LoadBalanceHosts::Random {
             fastrand::shuffle(&mut targets);
         }
         targets
     }
-}
-
-/// A value of `sslmode` that insists on TLS.
-fn tls_mode(text: &str) -> Option<&'static str> {
-    let (_, value) = text.rsplit_once("sslmode")?;
-    let value = value.trim_start().strip_prefix('=')?.trim_start().trim_start_matches('\'');
-    ["require", "verify-ca", "verify-full"].into_iter().find(|mode| {
-        value.strip_prefix(mode).is_some_and(|rest| {
-            !rest.starts_with(|next: char| next.is_alphanumeric() || next == '-')
-        })
-    })
 }
 
 /// What is wrong with the text, without repeating any of it that could be secret.
@@ -217,13 +220,6 @@ impl ConfigError {
     fn new(what: impl Into<Box<str>>) -> ConfigError {
         ConfigError { what: what.into() }
     }
-
-    fn without_tls(mode: &str) -> ConfigError {
-        ConfigError::new(format!(
-            "sslmode={mode} needs TLS, which is not built yet; a proxy on this machine that speaks TLS to the server \
-             (stunnel, a provider's own) is the way there, without sslmode"
-        ))
-    }
 }
 
 impl fmt::Display for ConfigError {
@@ -237,6 +233,8 @@ impl error::Error for ConfigError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::Address;
+    use crate::tls::Way;
 
     fn error(text: &str) -> String {
         Config::parse(text).unwrap_err().to_string()
@@ -247,38 +245,68 @@ mod tests {
         let config =
             Config::parse("postgresql://u:p@h1,[::1]:6000,%2Ftmp%2Fx:6001/db?connect_timeout=2")
                 .unwrap();
-        let target = |host, port| Target { host, port };
+        let target = |host, port, name: &str| Target { host, port, name: name.into() };
         assert_eq!(
             config.targets(),
             [
-                target(Host::Name("h1".into()), 5432),
-                target(Host::Address("::1".parse().unwrap()), 6000),
-                target(Host::Directory("/tmp/x".into()), 6001),
+                target(Host::Name("h1".into()), 5432, "h1"),
+                target(Host::Address("::1".parse().unwrap()), 6000, "::1"),
+                target(Host::Directory("/tmp/x".into()), 6001, ""),
             ]
         );
         assert_eq!(config.connect_timeout, Duration::from_secs(2));
         let config = Config::parse("host=/tmp/x user=u dbname=d").unwrap();
-        assert_eq!(config.targets(), [target(Host::Directory("/tmp/x".into()), 5432)]);
+        assert_eq!(config.targets(), [target(Host::Directory("/tmp/x".into()), 5432, "")]);
         let config = Config::parse("hostaddr=127.0.0.1 host=name port=1 user=u").unwrap();
-        assert_eq!(config.targets(), [target(Host::Address("127.0.0.1".parse().unwrap()), 1)]);
+        assert_eq!(
+            config.targets(),
+            [target(Host::Address("127.0.0.1".parse().unwrap()), 1, "name")]
+        );
         assert_eq!(Config::parse("user=u").unwrap().targets().len(), 1);
     }
 
     #[test]
-    fn tls_is_refused_in_plain_words() {
-        for mode in ["require", "verify-ca", "verify-full"] {
-            let what =
-                format!("bad database URL: sslmode={mode} needs TLS, which is not built yet; ");
-            for url in [
-                format!("postgresql://u@h/d?sslmode={mode}"),
-                format!("host=h sslmode = '{mode}' user=u"),
-            ] {
-                let error = error(&url);
-                assert!(error.starts_with(&what) && error.contains("proxy"), "{error}");
-            }
+    fn what_may_be_said_of_tls() {
+        let tls = |parameters: &str| Config::parse(&format!("postgresql://u@h/d?{parameters}"));
+        let tcp = Address::Tcp(([127, 0, 0, 1], 1).into());
+        let unix = Address::Unix("/tmp/x".into());
+        for (parameters, ways) in [
+            ("", &[Way::Plain][..]),
+            ("sslmode=", &[Way::Plain]),
+            ("sslmode=disable", &[Way::Plain]),
+            ("sslmode=allow", &[Way::Plain, Way::Tls]),
+            ("sslmode=prefer", &[Way::TlsIfOffered, Way::Plain]),
+            ("sslmode=require", &[Way::Tls]),
+            ("sslmode=require&sslnegotiation=direct", &[Way::Tls]),
+            ("sslmode=verify-ca&sslrootcert=%2Fca.pem", &[Way::Tls]),
+            ("sslmode=verify-full", &[Way::Tls]),
+            ("sslrootcert=system", &[Way::Tls]),
+            ("sslmode=require&sslcert=a&sslkey=b", &[Way::Tls]),
+        ] {
+            let config = tls(parameters).unwrap();
+            assert_eq!(config.tls.ways(&tcp), ways, "{parameters}");
+            assert_eq!(config.tls.ways(&unix), [Way::Plain], "{parameters}");
+            let is_full = parameters.contains("full") || parameters.contains("system");
+            assert_eq!(config.tls.is_named(), is_full, "{parameters}");
         }
-        for mode in ["prefer", "disable"] {
-            assert!(Config::parse(&format!("postgresql://u@h/d?sslmode={mode}")).is_ok());
+        for (parameters, why) in [
+            (
+                "sslmode=on",
+                "sslmode is none of disable, allow, prefer, require, verify-ca, verify-full",
+            ),
+            ("sslmode=Require", "sslmode is none of"),
+            ("sslnegotiation=fast", "sslnegotiation is neither postgres nor direct"),
+            ("sslmode=require&sslrootcert=system", "only with sslmode=verify-full"),
+            ("sslmode=verify-ca", "sslmode=verify-ca needs sslrootcert=FILE"),
+            ("sslrootcert=ca.pem", "sslrootcert without sslmode, which is no TLS here"),
+            ("sslnegotiation=direct", "sslnegotiation without sslmode"),
+            ("sslmode=prefer&sslnegotiation=direct", "sslnegotiation=direct needs sslmode=require"),
+            ("sslmode=require&sslcert=a", "sslcert needs sslkey"),
+            ("sslmode=require&sslkey=a", "sslkey needs sslcert"),
+            ("sslmode=require&sslcrl=a", "the parameter sslcrl is not supported"),
+        ] {
+            let error = tls(parameters).unwrap_err().to_string();
+            assert!(error.contains(why), "{parameters}: {error}");
         }
     }
 
@@ -301,7 +329,7 @@ mod tests {
             let shown = format!("{:?}", Config::parse(text));
             assert!(!shown.contains("geheim"), "{text}: {shown}");
         }
-        assert!(error("postgresql://u@h/d?sslrootcert=x").contains("sslrootcert is not supported"));
+        assert!(error("postgresql://u@h/d?passfile=x").contains("passfile is not supported"));
         assert!(error("postgresql://u@h:99999/d").contains("port"));
     }
 }

@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
+use crate::certificate;
 use crate::common::chain;
 use crate::config::{Config, Host, Target};
-use crate::driver::{Driver, LoggingIn};
+use crate::driver::{Carrier, Driver, LoggingIn};
 use crate::error::{Error, Kind};
 use crate::message;
+use crate::opening::{self, Opening, Route};
 use crate::resolve::Lookup;
 use crate::socket::{Address, Socket};
+use crate::tls::{self, Way};
 use crate::wire::Wire;
 
 /// Largest message accepted before the session is up, in bytes.
@@ -23,7 +26,7 @@ const LOGIN_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct Session {
     pub socket: Socket,
     pub driver: Driver,
-    pub address: Address,
+    pub route: Route,
     /// What arrived behind the last message that logging in took.
     pub unread: Vec<u8>,
 }
@@ -41,10 +44,14 @@ pub(crate) struct Attempt {
     registry: Rc<Registry>,
     token: Token,
     targets: VecDeque<Target>,
+    /// The host whose turn it is, and its addresses.
+    name: Rc<str>,
     addresses: VecDeque<Address>,
+    /// Other ways to the address that is being tried.
+    ways: &'static [Way],
     stage: Stage,
     /// What is being tried, the same for people, and until when.
-    trying: Option<Address>,
+    trying: Option<Route>,
     server: String,
     deadline: Instant,
     failure: Option<Error>,
@@ -54,7 +61,7 @@ enum Stage {
     /// The next address is to be tried.
     Next,
     Resolving(Lookup),
-    Connecting(Socket),
+    Opening(Box<Opening>),
     LoggingIn {
         socket: Socket,
         wire: Wire,
@@ -75,7 +82,9 @@ impl Attempt {
             config: Rc::clone(config),
             registry: Rc::clone(registry),
             token,
+            name: "".into(),
             addresses: VecDeque::new(),
+            ways: &[],
             stage: Stage::Next,
             trying: None,
             server: String::new(),
@@ -101,20 +110,26 @@ impl Attempt {
                     }
                 },
                 Stage::Resolving(lookup) => self.resolve(lookup),
-                Stage::Connecting(socket) => self.connect(socket),
+                Stage::Opening(opening) => self.open(opening),
                 Stage::LoggingIn { socket, wire, future, unread } => {
                     match log_in(socket, wire, future, unread) {
                         Ok(Ok((socket, driver, unread))) => {
-                            let Some(address) = self.trying.take() else { continue };
+                            let Some(route) = self.trying.take() else { continue };
                             return Progress::Up(Box::new(Session {
                                 socket,
                                 driver,
-                                address,
+                                route,
                                 unread,
                             }));
                         }
                         Ok(Err(stage)) => Ok((stage, false)),
-                        Err(error) => Err(error),
+                        Err(error) => {
+                            // With TLS or without: the other way may be the one that the server lets in.
+                            if error.as_sql().is_none_or(|sql| sql.code() != NOT_LET_IN) {
+                                self.ways = &[];
+                            }
+                            Err(error)
+                        }
                     }
                 }
             };
@@ -125,6 +140,7 @@ impl Attempt {
                     return Progress::Pending;
                 }
                 Ok(_) => {
+                    self.ways = &[];
                     let limit = self.config.connect_timeout;
                     self.failed(&Error::new(
                         Kind::TimedOut,
@@ -143,18 +159,32 @@ impl Attempt {
         self.failure = Some(Error::because(Kind::Unavailable, what, why));
     }
 
-    /// Turns to the next address or host; `None`: there is none left.
+    /// Turns to the next way, address or host; `None`: there is none left.
     fn next(&mut self, now: Instant) -> Option<Result<(Stage, bool), Error>> {
-        if let Some(address) = self.addresses.pop_front() {
-            self.server = address.to_string();
-            self.deadline = now + self.config.connect_timeout;
-            let socket = Socket::connect(&address, self.token, &self.registry);
-            self.trying = Some(address);
-            return Some(
-                socket.map(|socket| (Stage::Connecting(socket), true)).map_err(unreachable),
-            );
+        // Another way to the same address is within the same deadline.
+        if let Some(route) = &self.trying
+            && let Some((&way, others)) = self.ways.split_first()
+        {
+            self.ways = others;
+            return Some(self.begin(Route { way, ..route.clone() }));
         }
-        let Target { host, port } = self.targets.pop_front()?;
+        if let Some(address) = self.addresses.pop_front() {
+            self.deadline = now + self.config.connect_timeout;
+            let (&way, others) = self.config.tls.ways(&address).split_first()?;
+            self.server = match &address {
+                // Certificates are for names.
+                Address::Tcp(found)
+                    if way != Way::Plain && *self.name != *found.ip().to_string() =>
+                {
+                    format!("{} ({address})", self.name)
+                }
+                _ => address.to_string(),
+            };
+            self.ways = others;
+            return Some(self.begin(Route { address, name: Rc::clone(&self.name), way }));
+        }
+        let Target { host, port, name } = self.targets.pop_front()?;
+        self.name = name;
         self.deadline = now + self.config.connect_timeout;
         Some(match host {
             Host::Address(ip) => {
@@ -185,13 +215,34 @@ impl Attempt {
         }
     }
 
-    fn connect(&mut self, socket: Socket) -> Result<(Stage, bool), Error> {
-        if !socket.is_connected().map_err(unreachable)? {
-            return Ok((Stage::Connecting(socket), false));
-        }
-        socket.configure(&self.config.server).map_err(unreachable)?;
+    fn begin(&mut self, route: Route) -> Result<(Stage, bool), Error> {
+        self.trying = Some(route.clone());
+        let begun = Opening::begin(&self.config, route, self.token, &self.registry);
+        begun
+            .map(|opening| (Stage::Opening(Box::new(opening)), true))
+            .inspect_err(|_| self.ways = &[])
+    }
+
+    fn open(&mut self, mut opening: Box<Opening>) -> Result<(Stage, bool), Error> {
+        let socket = match opening.go_on() {
+            Ok(Some(socket)) => socket,
+            Ok(None) => return Ok((Stage::Opening(opening), false)),
+            Err(error) => {
+                if !opening.has_begun_tls {
+                    self.ways = &[];
+                }
+                return Err(error);
+            }
+        };
+        socket.configure(&self.config.server).map_err(opening::unreachable)?;
         let wire = Wire::default();
-        let future = Driver::log_in(Rc::new(self.config.server.clone()), wire.clone());
+        let carrier = match socket.secure() {
+            None => Carrier::Plain,
+            Some(secure) => {
+                Carrier::Tls { end_point: secure.certificate().and_then(certificate::end_point) }
+            }
+        };
+        let future = Driver::log_in(self.config.server.clone(), wire.clone(), carrier);
         Ok((Stage::LoggingIn { socket, wire, future, unread: Vec::new() }, true))
     }
 }
@@ -238,17 +289,22 @@ fn log_in(
     }
 }
 
-fn unreachable(error: std::io::Error) -> Error {
-    Error::with_source(Kind::Unavailable, "cannot open the connection", error)
-}
-
 fn unresolvable(error: std::io::Error) -> Error {
     Error::with_source(Kind::Unavailable, "cannot resolve the host's name", error)
 }
 
 fn lost(error: std::io::Error) -> Error {
-    Error::with_source(Kind::Unavailable, "the connection was lost while logging in", error)
+    match tls::alert(&error) {
+        // A server tells what it thinks of a client's certificate when the client's handshake is over.
+        Some(why) => why,
+        None => {
+            Error::with_source(Kind::Unavailable, "the connection was lost while logging in", error)
+        }
+    }
 }
+
+/// The server's code for a user who may not come in at all this way; a wrong password is another.
+const NOT_LET_IN: &str = "28000";
 
 /// The longest that anything here may be set to: time beyond it would overflow the clock.
 pub(crate) const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

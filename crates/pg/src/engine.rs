@@ -122,7 +122,9 @@ impl Core {
         self.spare.set(woken);
         for what in happened {
             match what {
-                Happened::Connected { server, version } => self.events.connected(&server, &version),
+                Happened::Connected { server, version, tls } => {
+                    self.events.connected(&server, &version, tls)
+                }
                 Happened::Lost(why) => self.events.lost(&why),
                 Happened::ConnectFailed { why, retry_in } => {
                     self.events.connect_failed(&why, retry_in)

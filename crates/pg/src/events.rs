@@ -8,8 +8,9 @@ use crate::Error;
 ///
 /// Called from inside the driving methods of [`crate::Database`], never while a query is being encoded.
 pub trait Events {
-    /// A connection is up and serves queries; `server` names the host, `version` is what the server calls itself.
-    fn connected(&self, server: &str, version: &str);
+    /// A connection is up and serves queries; `server` names the host, `version` is what the server calls itself, and
+    /// `tls` is the version of TLS, if that is in use.
+    fn connected(&self, server: &str, version: &str, tls: Option<&str>);
 
     /// A connection that was up is gone.
     fn lost(&self, why: &Error);
@@ -28,7 +29,7 @@ pub trait Events {
 pub struct NoEvents;
 
 impl Events for NoEvents {
-    fn connected(&self, _server: &str, _version: &str) {}
+    fn connected(&self, _server: &str, _version: &str, _tls: Option<&str>) {}
     fn lost(&self, _why: &Error) {}
     fn connect_failed(&self, _why: &Error, _retry_in: Duration) {}
     fn pooler_in_the_way(&self, _why: &Error) {}

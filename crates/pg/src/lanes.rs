@@ -15,8 +15,9 @@ use crate::common::{Common, earlier};
 use crate::connect::{Attempt, Progress, Session};
 use crate::driver::Driver;
 use crate::error::{Error, Kind};
+use crate::opening::Route;
 use crate::scanner::Scanner;
-use crate::socket::{Address, Socket};
+use crate::socket::Socket;
 use crate::wire::WIRE_BYTES_MAX;
 
 /// Tasks that may wait for a connection; beyond, asking for one is refused as overload.
@@ -40,7 +41,7 @@ enum Lane {
 struct Open {
     session: u64,
     socket: Socket,
-    address: Address,
+    route: Route,
     driver: Driver,
     holder: Holder,
     /// Whether the socket may hold more than was read.
@@ -218,8 +219,8 @@ impl Lanes {
                     if open.holder == Holder::Nobody {
                         open.say_goodbye();
                     } else {
-                        let (address, bytes) = (open.address.clone(), open.driver.cancel_request());
-                        common.cancels.push(Order { address, bytes });
+                        let (route, bytes) = (open.route.clone(), open.driver.cancel_request());
+                        common.cancels.push(Order { route, bytes });
                     }
                     self.lanes[index] = Lane::Empty;
                 }
@@ -349,11 +350,11 @@ impl Lanes {
 
 impl Open {
     fn new(session: Session, number: u64, now: Instant) -> Open {
-        let Session { socket, driver, address, unread } = session;
+        let Session { socket, driver, route, unread } = session;
         let mut open = Open {
             session: number,
             socket,
-            address,
+            route,
             driver,
             holder: Holder::Nobody,
             readable: true,

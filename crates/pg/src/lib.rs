@@ -72,6 +72,7 @@ mod statement;
 mod tally;
 
 mod cancels;
+mod certificate;
 mod common;
 mod connect;
 mod engine;
@@ -87,8 +88,12 @@ mod scanner;
 
 mod backoff;
 mod driver;
+mod opening;
+mod parameters;
 mod resolve;
+mod secure;
 mod socket;
+mod tls;
 mod wire;
 
 pub use config::{Config, ConfigError, Prepare};

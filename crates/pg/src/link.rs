@@ -16,8 +16,10 @@ use crate::connect::{Attempt, Progress, Session};
 use crate::driver::Driver;
 use crate::error::{Error, Kind};
 use crate::inbox::Inbox;
+use crate::opening::Route;
 use crate::pipeline::{Broken, Pipeline};
-use crate::socket::{Address, Socket};
+use crate::secure::Secure;
+use crate::socket::Socket;
 use crate::statement::{Column, Inner as Statement, Shape};
 
 /// Replies that are waited for before the loop is woken, if so many are due. Not more: until the program reads, the
@@ -56,7 +58,7 @@ enum Stage {
 /// A session and what is going on on it.
 pub(crate) struct Up {
     socket: Socket,
-    address: Address,
+    route: Route,
     pub pipeline: Pipeline,
     inbox: Inbox,
     driver: Driver,
@@ -173,8 +175,8 @@ impl Link {
                 match up.pipeline.expire(now, &mut common.requests) {
                     Ok(next) => up.deadline = next,
                     Err(()) => {
-                        let (address, bytes) = (up.address.clone(), up.driver.cancel_request());
-                        common.cancels.push(Order { address, bytes });
+                        let (route, bytes) = (up.route.clone(), up.driver.cancel_request());
+                        common.cancels.push(Order { route, bytes });
                         let limit = common.config.query_timeout;
                         let what = format!(
                             "the server did not answer for {limit:?}; the connection was dropped"
@@ -228,14 +230,15 @@ impl Link {
     }
 
     fn rise(&mut self, session: Session, now: Instant, common: &mut Common) {
-        let Session { socket, driver, address, unread } = session;
+        let Session { socket, driver, route, unread } = session;
         self.settled = true;
         self.told = None;
         common.sessions += 1;
         common.requests.tally.counters.connects += 1;
         common.happened.push(Happened::Connected {
-            server: address.to_string(),
+            server: route.address.to_string(),
             version: driver.version.clone(),
+            tls: socket.secure().map(Secure::version),
         });
         let config = &common.config;
         let named = config.prepare == Prepare::Named;
@@ -245,7 +248,7 @@ impl Link {
         let lookups = Vec::new();
         let mut up = Box::new(Up {
             socket,
-            address,
+            route,
             pipeline,
             inbox,
             driver,

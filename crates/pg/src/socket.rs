@@ -1,4 +1,5 @@
-//! The socket to the server: opening it without waiting, its options, and reading and writing until it would block.
+//! The socket to the server: opening it without waiting, its options, and reading and writing until it would block,
+//! with TLS or without.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -9,7 +10,10 @@ use std::{fmt, mem};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustls::ClientConnection;
 use socket2::{SockRef, TcpKeepalive};
+
+use crate::secure::Secure;
 
 /// Where one server listens.
 #[derive(Clone, Debug)]
@@ -42,6 +46,7 @@ pub(crate) struct Socket {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<Secure>),
 }
 
 impl Stream {
@@ -49,6 +54,15 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream,
             Stream::Unix(stream) => stream,
+            Stream::Tls(secure) => &mut secure.stream,
+        }
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Tcp(stream) => Some(stream),
+            Stream::Unix(_) => None,
+            Stream::Tls(secure) => Some(&secure.stream),
         }
     }
 }
@@ -80,6 +94,7 @@ impl Socket {
         let (error, peer) = match &self.stream {
             Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
             Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Stream::Tls(_) => return Ok(true),
         };
         match (error, peer) {
             (Some(error), _) => Err(error),
@@ -91,7 +106,7 @@ impl Socket {
 
     /// Sets what the configuration asks for; TCP sockets send without delay.
     pub fn configure(&self, config: &tokio_postgres::Config) -> io::Result<()> {
-        let Stream::Tcp(stream) = &self.stream else { return Ok(()) };
+        let Some(stream) = self.stream.tcp() else { return Ok(()) };
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         if let Some(limit) = config.get_tcp_user_timeout() {
@@ -112,8 +127,8 @@ impl Socket {
 
     /// Has the loop woken only once so many bytes are there, where the kernel can do that: on TCP.
     pub fn set_low_water(&mut self, bytes: u32) -> io::Result<()> {
-        match &self.stream {
-            Stream::Tcp(stream) if self.low_water != bytes => {
+        match self.stream.tcp() {
+            Some(stream) if self.low_water != bytes => {
                 self.low_water = bytes;
                 sys::socket::set_receive_low_water(stream, bytes)
             }
@@ -128,7 +143,37 @@ impl Socket {
 
     /// Whether [`Socket::set_low_water`] does anything.
     pub fn has_low_water(&self) -> bool {
-        matches!(self.stream, Stream::Tcp(_))
+        self.stream.tcp().is_some()
+    }
+
+    /// The same with TLS on it, if it is TCP; [`Socket::shake`] is to be called before anything is read or written.
+    pub fn encrypt(self, connection: ClientConnection) -> Socket {
+        let stream = match self.stream {
+            Stream::Tcp(stream) => Stream::Tls(Box::new(Secure::new(stream, connection))),
+            other => other,
+        };
+        Socket { stream, ..self }
+    }
+
+    /// Goes on with the TLS handshake; whether it is over.
+    pub fn shake(&mut self) -> io::Result<bool> {
+        let Stream::Tls(secure) = &mut self.stream else { return Ok(true) };
+        let is_over = match secure.shake() {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) => return Err(error),
+        };
+        let waits = secure.wants_write();
+        self.wait_to_write(waits)?;
+        Ok(is_over)
+    }
+
+    /// The session of TLS, where there is one.
+    pub fn secure(&self) -> Option<&Secure> {
+        match &self.stream {
+            Stream::Tls(secure) => Some(secure),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
     }
 
     /// Reads once; `None`: nothing there yet. 0: the server has closed.
@@ -137,6 +182,7 @@ impl Socket {
             let result = match &mut self.stream {
                 Stream::Tcp(stream) => stream.read(buffer),
                 Stream::Unix(stream) => stream.read(buffer),
+                Stream::Tls(secure) => secure.read(buffer),
             };
             match result {
                 Ok(count) => return Ok(Some(count)),
@@ -147,13 +193,15 @@ impl Socket {
         }
     }
 
-    /// Writes as much as the socket takes; asks to be told when it takes more.
+    /// Writes as much as the socket takes; asks to be told when it takes more. What it did not take is to come first
+    /// the next time.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut written = 0;
         while written < bytes.len() {
             let result = match &mut self.stream {
                 Stream::Tcp(stream) => stream.write(&bytes[written..]),
                 Stream::Unix(stream) => stream.write(&bytes[written..]),
+                Stream::Tls(secure) => secure.write(&bytes[written..]),
             };
             match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

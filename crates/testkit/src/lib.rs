@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::expect_used)] // A test may panic; see above.
 
+mod certificates;
 mod dir;
 mod endpoint;
 mod haproxy;
@@ -17,6 +18,7 @@ mod postgres;
 mod process;
 mod server;
 
+pub use certificates::{Authority, Identity};
 pub use dir::TempDir;
 pub use endpoint::{Endpoint, Stream};
 pub use haproxy::Haproxy;

@@ -1,6 +1,7 @@
 //! A private PostgreSQL cluster.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::User;
 
+use crate::certificates::Identity;
 use crate::dir::TempDir;
 use crate::process::{find_program, free_port, send};
 
@@ -52,6 +54,18 @@ impl Postgres {
         let mut postgres = Postgres::create();
         postgres.resume();
         postgres
+    }
+
+    /// Makes a stopped cluster's server offer TLS on TCP, as `identity`, and take nothing else there.
+    #[track_caller]
+    pub fn demand_tls(&self, identity: &Identity) {
+        assert!(self.server.is_none(), "it runs already");
+        let data = self.data();
+        identity.install(&data.join("server.crt"), &data.join("server.key"), self.user);
+        let settings = File::options().append(true).open(data.join("postgresql.conf"));
+        settings.and_then(|mut file| file.write_all(b"ssl = on\n")).expect("written");
+        let who = "local all all trust\nhostssl all all all trust\n";
+        std::fs::write(data.join("pg_hba.conf"), who).expect("written");
     }
 
     /// Makes a cluster and leaves it stopped.

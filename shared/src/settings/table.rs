@@ -428,8 +428,10 @@ settings! {
     ///
     /// Unset, database routes answer 503. For Python and other foreign programs it sets `DATABASE_URL`; what that variable
     /// says by itself is theirs alone, and may be any kind of database.
-    /// TLS to PostgreSQL is not built yet: a URL that insists on it (`sslmode=require`,
-    /// `verify-ca`, `verify-full`) is refused, and a proxy on the same machine that speaks TLS to the server is the way.
+    ///
+    /// TLS is used where the URL asks for it, in libpq's words: `sslmode=verify-full` checks the server's certificate and
+    /// its name, against what the system trusts or `sslrootcert=FILE`. No `sslmode` is no TLS. All of it is in
+    /// docs/database.md.
     database: Option<String> = "", parse::text, {
         section: Section::Database, meta: "URL", secret: true, env: &[Variable { name: "DATABASE_URL", prefix: "" }],
     }

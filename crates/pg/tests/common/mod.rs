@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use pg::{Config, Database, Error, Events};
+use testkit::{Authority, Identity};
 
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,6 +49,12 @@ impl Cluster {
 
     /// Makes and starts one; `auth` as initdb's `-A`.
     pub fn new(auth: &str) -> Cluster {
+        let cluster = Cluster::made(auth);
+        cluster.start();
+        cluster
+    }
+
+    fn made(auth: &str) -> Cluster {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("pg-test-{}-{number}", std::process::id());
@@ -70,9 +77,37 @@ impl Cluster {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         // Freed at once, so somebody else may take it: then the server does not start, and the test says so.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let cluster = Cluster { directory, port, server: Mutex::new(None) };
+        Cluster { directory, port, server: Mutex::new(None) }
+    }
+
+    /// Makes and starts one with TLS; `rules` is its pg_hba.conf, `clients` who may have signed its users' certificates.
+    pub fn with_tls(rules: &str, identity: &Identity, clients: &Authority) -> Cluster {
+        let cluster = Cluster::made("scram-sha-256");
+        let data = cluster.directory.join("data");
+        fs::write(data.join("pg_hba.conf"), rules).unwrap();
+        let settings = data.join("postgresql.auto.conf");
+        fs::write(settings, "ssl = on\nssl_ca_file = 'clients.crt'\n").unwrap();
+        cluster.install(identity);
+        cluster.write("data/clients.crt", &clients.certificate());
         cluster.start();
         cluster
+    }
+
+    /// Writes the server's certificate and key; connections from its next start or HUP on have them.
+    pub fn install(&self, identity: &Identity) {
+        let data = self.directory.join("data");
+        let user = unprivileged().map(|user| (user.uid.as_raw(), user.gid.as_raw()));
+        identity.install(&data.join("server.crt"), &data.join("server.key"), user);
+    }
+
+    /// Writes a file beside the cluster's, and returns its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.directory.join(name);
+        fs::write(&path, text).unwrap();
+        if let Some(user) = unprivileged() {
+            chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+        }
+        path.display().to_string()
     }
 
     pub fn start(&self) {
@@ -200,8 +235,9 @@ impl Told {
 }
 
 impl Events for Told {
-    fn connected(&self, _server: &str, _version: &str) {
-        self.0.borrow_mut().push("connected".into());
+    fn connected(&self, _server: &str, _version: &str, tls: Option<&str>) {
+        let with = tls.map(|tls| format!(" with TLS {tls}")).unwrap_or_default();
+        self.0.borrow_mut().push(format!("connected{with}"));
     }
     fn lost(&self, why: &Error) {
         self.add("lost", why);
