@@ -54,7 +54,7 @@ impl Connection {
                 return self.trickling_since(self.state_deadline, core);
             }
             State::Handling(handling) => {
-                let body = handling.body.as_ref().filter(|body| body.is_wanted())?;
+                let body = handling.body.as_ref().filter(|body| body.is_awaited())?;
                 return self.trickling_since(body.deadline, core);
             }
             _ => return None,
