@@ -63,6 +63,15 @@ fn main() -> ExitCode {
                 })
                 .header("Content-Length", "10")
             })
+            .get("/panic/at/the/end/of/a/task", |_, cx| {
+                let wait = cx.sleep(Duration::from_secs(3600));
+                let bad = BadEnd;
+                cx.spawn(async move {
+                    let _bad = bad;
+                    wait.await;
+                });
+                "spawned\n"
+            })
             .get("/hints/of/a/task", |_, cx| {
                 let kept = cx.clone();
                 cx.spawn(async move {

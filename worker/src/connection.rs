@@ -482,6 +482,7 @@ impl Connection {
         // The worker has its end to come to, whatever the host does.
         let _ = panics::catch(|| self.abandon_hosted(core));
         self.cut();
+        self.enter(State::Dead, core);
     }
 
     /// Reads, answers and writes as far as readiness and back-pressure allow.

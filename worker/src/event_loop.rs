@@ -223,6 +223,9 @@ impl EventLoop {
                 connection.give_up(&mut self.core);
             }
         }
+        if is_over {
+            self.end_spawned();
+        }
         is_over
     }
 

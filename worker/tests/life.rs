@@ -236,11 +236,18 @@ fn quit_ends_at_once() {
         let mut worker = start(example("features"), |_| ());
         let mut client = worker.connect();
         client.send("GET /sleep/60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        // What its handlers do when they are dropped is no matter.
+        let mut bad: Vec<_> = (0..2).map(|_| worker.connect()).collect();
+        for client in &mut bad {
+            client.send("GET /panic/at/the/end HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        worker.get("/panic/at/the/end/of/a/task").expect(200);
         until(|| worker.get("/hello/sync").status == 200, String::new);
         let began = Instant::now();
         worker.signal(signal);
         assert_eq!(worker.wait(), Exit::Code(0));
         assert!(began.elapsed() < PATIENCE / 2);
+        assert_eq!(worker.log().matches("[ERROR] A handler's end failed").count(), 3);
     }
 }
 

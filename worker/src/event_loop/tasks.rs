@@ -75,6 +75,14 @@ impl EventLoop {
         }
     }
 
+    /// Drops what handlers spawned and is not done.
+    pub(super) fn end_spawned(&mut self) {
+        for (_, spawned) in self.spawned.iter_mut() {
+            let done: Pin<Box<dyn Future<Output = ()>>> = Box::pin(std::future::ready(()));
+            self.core.end(std::mem::replace(&mut spawned.future, done));
+        }
+    }
+
     fn poll_spawned(&mut self, index: u32) {
         let Some(spawned) = self.spawned.get_mut(index) else { return };
         spawned.inside.before_poll();
