@@ -57,7 +57,8 @@ impl Haproxy {
             let endpoint = Endpoint::Tcp(([127, 0, 0, 1], port).into());
             let start = Instant::now();
             while start.elapsed() < BOUND && server.try_wait().expect("our child").is_none() {
-                if endpoint.connect(BOUND).is_ok() {
+                let is_asked = || UnixStream::connect(dir.join("admin.sock")).is_ok();
+                if endpoint.connect(BOUND).is_ok() && is_asked() {
                     return Haproxy { dir, port, server };
                 }
                 std::thread::sleep(Duration::from_millis(5));
